@@ -1,0 +1,5 @@
+"""The one place that knows all packages."""
+
+from config.celery import app as celery_app
+
+__all__ = ["celery_app"]

@@ -40,6 +40,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     overdraft_limit: int = 0
     transactions: int = 0
     holds: Mapping[str, Hold] = {}
+    next_expiry: datetime | None = None
 
     @property
     def available(self) -> int:
@@ -61,8 +62,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return sorted(due, key=lambda item: (item[1].expires_at, item[0]))
 
 
-def _without(holds: Mapping[str, Hold], hold_id: str) -> dict[str, Hold]:
-    return {key: hold for key, hold in holds.items() if key != hold_id}
+def _with_hold(state: Account, hold_id: str, hold: Hold | None) -> Account:
+    """The account with one hold set, or taken away; `held` and `next_expiry` follow."""
+    holds = {key: kept for key, kept in state.holds.items() if key != hold_id}
+    if hold is not None and hold.amount:
+        holds[hold_id] = hold
+    expiries = [kept.expires_at for kept in holds.values() if kept.expires_at is not None]
+    return replace(
+        state,
+        holds=holds,
+        held=sum(kept.amount for kept in holds.values()),
+        next_expiry=min(expiries, default=None),
+    )
 
 
 def evolve(state: Account, event: e.Event) -> Account:  # noqa: C901, PLR0911  (one case per event)
@@ -87,33 +98,19 @@ def evolve(state: Account, event: e.Event) -> Account:  # noqa: C901, PLR0911  (
             hold = Hold(
                 amount=event.amount, counterpart=event.counterpart, expires_at=event.expires_at
             )
-            return replace(
-                state,
-                version=version,
-                held=state.held + event.amount,
-                holds={**state.holds, event.hold_id: hold},
-            )
+            return _with_hold(replace(state, version=version), event.hold_id, hold)
         case e.HoldCaptured():
             hold = state.holds[event.hold_id]
-            left = hold.amount - event.amount
-            holds = _without(state.holds, event.hold_id)
-            if left:
-                holds[event.hold_id] = replace(hold, amount=left)
-            return replace(
+            captured = replace(
                 state,
                 version=version,
                 balance=state.balance + event.delta,
-                held=state.held - event.amount,
                 transactions=state.transactions + 1,
-                holds=holds,
             )
+            left = replace(hold, amount=hold.amount - event.amount)
+            return _with_hold(captured, event.hold_id, left)
         case e.HoldReleased() | e.HoldExpired():
-            return replace(
-                state,
-                version=version,
-                held=state.held - event.amount,
-                holds=_without(state.holds, event.hold_id),
-            )
+            return _with_hold(replace(state, version=version), event.hold_id, None)
         case e.AccountOpened():
             return replace(
                 state,

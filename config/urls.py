@@ -1,0 +1,3 @@
+"""Joins the packages' routes."""
+
+urlpatterns: list = []

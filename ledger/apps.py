@@ -1,0 +1,44 @@
+"""Registers the event store; grants the application role what it needs after migrations."""
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.db import connections
+from django.db.models.signals import post_migrate
+
+LEDGER_TABLES = frozenset({"ledger_event", "ledger_command", "ledger_account", "ledger_snapshot"})
+READ_ONLY_TABLES = LEDGER_TABLES | {"django_migrations"}
+
+
+class LedgerConfig(AppConfig):
+    """The event store."""
+
+    name = "ledger"
+    verbose_name = "Event store"
+
+    def ready(self) -> None:
+        """Hook up checks and grants."""
+        from ledger import checks as ledger_checks
+
+        checks.register(ledger_checks.check_upcasters)
+        checks.register(ledger_checks.check_guards, checks.Tags.database)
+        post_migrate.connect(grant_application_role, sender=self)
+
+
+def grant_application_role(*, using: str, **_: Any) -> None:
+    """Give ``ledger_app`` what the web processes need: nothing on the ledger's own tables but
+    SELECT (writes go through ``ledger_append``), all rows of Django's."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names(cursor):
+            rights = "SELECT" if table in READ_ONLY_TABLES else "SELECT, INSERT, UPDATE, DELETE"
+            quoted = connection.ops.quote_name(table)
+            cursor.execute(f"GRANT {rights} ON {quoted} TO ledger_app")
+        cursor.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO ledger_app")
+    from django.contrib.auth.models import Group
+
+    from ledger.roles import ROLES
+
+    for name in ROLES:
+        Group.objects.using(using).get_or_create(name=name)

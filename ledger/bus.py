@@ -1,0 +1,188 @@
+"""The command bus: concurrent commands of one process share their round trips to the database.
+
+A request thread hands its command over and waits. Two workers take whatever is waiting, load all
+heads in one query, decide one after another, and append everything in one call. Alone, a command
+waits for nobody. A worker leaves commands alone whose accounts or keys another worker of this
+process holds, so they do not lose races against each other; other processes are met by
+compare-and-set, and from the second try on under the log's lock, so a hot account cannot starve.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from ledger import store
+from ledger.errors import BusyError, ConflictError, StoreUnavailableError
+from ledger.handlers import Envelope, Outcome, Plan, Result, Unit
+
+log = logging.getLogger(__name__)
+
+WORKERS = 2
+"""Threads that append: one works in the database while the other decides (FINDINGS)."""
+BATCH_MAX = 256
+"""Commands per append; about 100 is the knee, beyond 500 nothing is gained (FINDINGS)."""
+QUEUE_MAX = 4096
+"""Commands that may wait; at the slowest rate measured this is two seconds of work."""
+TRIES = 6
+"""From the second try on the log's lock is held, so a third is already unusual."""
+
+
+class _Waiting:
+    """A unit in the queue, its results, and what no other worker may touch meanwhile."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.future: Future[list[Result]] = Future()
+        self.touches = {
+            *(account_id for item in unit for account_id in item.command.account_ids),
+            *(item.identity for item in unit),
+        }
+
+
+class CommandBus:
+    """One per process; see the module. `on_append` is called after every successful append."""
+
+    def __init__(self, on_append: Callable[[int], None] | None = None) -> None:
+        self.on_append = on_append
+        self._queue: list[_Waiting] = []
+        self._queued = 0
+        self._busy: set[object] = set()
+        self._changed = threading.Condition()
+        self._process = 0
+
+    def send(self, units: Sequence[Unit]) -> list[list[Result]]:
+        """Decide and append `units`; block until each has a result.
+
+        A result is an `Outcome` (refusals included) or the exception that kept the command from
+        being decided. Units do not affect each other; the order of units on one account is kept.
+
+        Raises:
+            BusyError: the queue is full; nothing was taken.
+        """
+        waiting = [_Waiting(unit) for unit in units]
+        size = sum(len(unit) for unit in units)
+        with self._changed:
+            self._start_workers()
+            if self._queued and self._queued + size > QUEUE_MAX:
+                raise BusyError("too many commands are waiting; nothing was done")
+            self._queued += size
+            self._queue += waiting
+            self._changed.notify()
+        return [item.future.result() for item in waiting]
+
+    def send_one(self, item: Envelope) -> Outcome:
+        """As `send`, for one envelope; raises what kept it from being decided."""
+        [[result]] = self.send([[item]])
+        if isinstance(result, Outcome):
+            return result
+        raise result
+
+    def _start_workers(self) -> None:
+        if self._process == os.getpid():  # threads do not survive a fork
+            return
+        self._process = os.getpid()
+        self._queue, self._queued, self._busy = [], 0, set()
+        for number in range(WORKERS):
+            threading.Thread(target=self._run, name=f"bus-{number}", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                taken = self._take()
+                while not taken:
+                    self._changed.wait()
+                    taken = self._take()
+                if self._queue:
+                    self._changed.notify()
+            try:
+                results = self._process_units([item.unit for item in taken])
+                for item, result in zip(taken, results, strict=True):
+                    item.future.set_result(result)
+            except BaseException as error:  # noqa: BLE001  (the waiting threads must hear of it)
+                log.error("a batch of %d commands failed", len(taken), exc_info=error)
+                for item in taken:
+                    item.future.set_result([_as_exception(error)] * len(item.unit))
+            with self._changed:
+                for item in taken:
+                    self._busy -= item.touches
+                    self._queued -= len(item.unit)
+                self._changed.notify_all()
+
+    def _take(self) -> list[_Waiting]:
+        """Take up to BATCH_MAX commands whose accounts and keys no other worker holds."""
+        taken: list[_Waiting] = []
+        left: list[_Waiting] = []
+        blocked = set(self._busy)
+        size = 0
+        for item in self._queue:
+            fits = size == 0 or size + len(item.unit) <= BATCH_MAX
+            if fits and blocked.isdisjoint(item.touches):
+                taken.append(item)
+                size += len(item.unit)
+            else:
+                left.append(item)
+                blocked |= item.touches  # what comes after it on the same account must wait too
+        self._queue = left
+        for item in taken:
+            self._busy |= item.touches
+        return taken
+
+    def _process_units(self, units: Sequence[Unit]) -> list[list[Result]]:
+        """Load, decide and append, again from the start whenever a race is lost.
+
+        A lost connection is tried once more: should the append have committed after all, the
+        second try finds the idempotency keys recorded and answers with what they came to.
+        """
+        for attempt in range(TRIES):
+            try:
+                results = self._attempt(units, locked=attempt > 0)
+            except StoreUnavailableError as error:
+                if attempt:
+                    return [[error for _ in unit] for unit in units]
+                continue
+            if results is not None:
+                return results
+        lost = ConflictError("the accounts changed on every try; nothing was done")
+        return [[lost for _ in unit] for unit in units]
+
+    def _attempt(self, units: Sequence[Unit], *, locked: bool) -> list[list[Result]] | None:
+        with store.available():
+            if locked:
+                with store.log_lock():
+                    plan, done = _decide_and_append(units)
+            else:
+                plan, done = _decide_and_append(units)
+            if done.status != "appended":
+                return None
+            results = [[_result_of(plan, item, done) for item in unit] for unit in units]
+        if plan.events and self.on_append is not None:
+            self.on_append(done.base + len(plan.events))
+        return results
+
+
+def _decide_and_append(units: Sequence[Unit]) -> tuple[Plan, store.Appended]:
+    items = [item for unit in units for item in unit]
+    loaded = store.load(
+        accounts=sorted({account for item in items for account in item.command.account_ids}),
+        keys=[item.identity for item in items if not item.dry_run],
+        transactions=[
+            transaction_id
+            for item in items
+            if (transaction_id := getattr(item.command, "transaction_id", None))
+        ],
+    )
+    plan = Plan(loaded)
+    plan.run(units)
+    batch = plan.batch()
+    return plan, store.append(batch) if batch else store.Appended(status="appended")
+
+
+def _result_of(plan: Plan, item: Envelope, done: store.Appended) -> Result:
+    return plan.results[item.command_id](done)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(str(error))
+

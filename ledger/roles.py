@@ -1,0 +1,56 @@
+"""Who may do what: everything is denied that is not granted here.
+
+A user's roles are the names of their groups. Actions are those of the commands
+(`ledger.domain.commands`), and for reading: `read` accounts, `read_log` the whole log, `audit` the
+admin, `operate` rebuilds, `backdate` an effective time in the past, `import` files.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ledger.errors import ForbiddenError
+
+_TELLER = frozenset({"read", "open", "deposit", "withdraw", "transfer", "hold"})
+_SUPERVISOR = _TELLER | {
+    "reverse",
+    "adjust",
+    "freeze",
+    "set_limit",
+    "change_holder",
+    "close",
+    "backdate",
+    "import",
+    "operate",
+    "read_log",
+}
+
+ROLES: Mapping[str, frozenset[str]] = {
+    "teller": _TELLER,
+    "supervisor": _SUPERVISOR,
+    "auditor": frozenset({"read", "read_log", "audit"}),
+    "service": _SUPERVISOR - {"operate"},
+    "customer": frozenset({"read_own", "transfer_own"}),
+}
+
+
+def actions_of(user: Any) -> frozenset[str]:
+    """Everything that `user` may do; nothing for somebody not signed in or not active.
+
+    A superuser manages users and reads like an auditor; moving money needs a role.
+    """
+    if not user.is_authenticated or not user.is_active:
+        return frozenset()
+    cached: frozenset[str] | None = getattr(user, "_ledger_actions", None)
+    if cached is None:
+        names = {group.name for group in user.groups.all()}
+        cached = frozenset().union(*(ROLES[name] for name in names if name in ROLES))
+        if user.is_superuser:
+            cached |= ROLES["auditor"]
+        user._ledger_actions = cached  # noqa: SLF001  (kept for this request only)
+    return cached
+
+
+def require(user: Any, action: str) -> None:
+    """Raise `ForbiddenError` unless `user` may do `action`."""
+    if action not in actions_of(user):
+        raise ForbiddenError(f'your role does not allow "{action}"')

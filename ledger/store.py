@@ -1,0 +1,387 @@
+"""Append to the log and read it. With the migrations, the only place that speaks SQL.
+
+Never hands out an event that is not committed, and never writes except through ``ledger_append``.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+from ledger import codec
+from ledger.codec import Metadata, RecordedEvent
+from ledger.errors import StoreUnavailableError
+
+PAGE = 1000
+"""Events per read of the log: the knee measured in FINDINGS."""
+
+_EVENT_COLUMNS = (
+    "position, account_id::text, version, type, schema_version, payload::text, metadata::text, "
+    "effective_at, recorded_at, leaf_hash"
+)
+_metadata_decoder = msgspec.json.Decoder(Metadata)
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """A head row: the state text and the logic that made it."""
+
+    account_id: str
+    version: int
+    state_schema: str
+    state: str
+
+
+class KnownCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A recorded command, as far as idempotency needs it."""
+
+    command_id: str
+    fingerprint: bytes
+
+
+class OriginalLeg(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a transaction that is about to be reversed."""
+
+    account_id: str
+    type: str
+    schema_version: int
+    payload: str
+    reversed_by: str
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What `load` found. Accounts that were never opened are absent from `heads`."""
+
+    now: datetime
+    heads: dict[str, Head]
+    commands: dict[tuple[str, str], KnownCommand]
+    originals: dict[str, list[OriginalLeg]]
+
+
+class Appended(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of `append`: where and when, or why nothing was written."""
+
+    status: str
+    base: int = 0
+    recorded_at: int = 0
+    keys: Sequence[tuple[str, str]] = ()
+    accounts: Sequence[str] = ()
+
+
+class _LoadedRows(msgspec.Struct):
+    now: int
+    heads: list[tuple[str, int, str, str]] | None
+    commands: list[tuple[str, str, str, str]] | None
+    originals: list[tuple[str, str, str, int, str, str | None]] | None
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Turn a lost or refused database connection into `StoreUnavailableError`.
+
+    The dead connection is closed, so that the next use opens a new one.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        connection.close()
+        raise StoreUnavailableError(
+            "the database did not answer; send the same request with the same Idempotency-Key again"
+        ) from error
+
+
+@contextmanager
+def log_lock() -> Iterator[None]:
+    """A transaction that holds the log's lock: no other append can come between."""
+    with transaction.atomic(durable=True), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(ledger_lock())")
+        yield
+
+
+def load(
+    *,
+    accounts: Sequence[str],
+    keys: Sequence[tuple[str, str]],
+    transactions: Sequence[str] = (),
+) -> Loaded:
+    """Read heads, known idempotency keys and reversed transactions in one round trip."""
+    request = codec.encode({"accounts": accounts, "keys": keys, "transactions": transactions})
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ledger_load(%s::jsonb)::text", [request])
+        rows = msgspec.json.decode(cursor.fetchone()[0], type=_LoadedRows)
+    originals: dict[str, list[OriginalLeg]] = {}
+    for transaction_id, account_id, kind, schema_version, payload, reversed_by in (
+        rows.originals or ()
+    ):
+        originals.setdefault(transaction_id, []).append(
+            OriginalLeg(
+                account_id=account_id,
+                type=kind,
+                schema_version=schema_version,
+                payload=payload,
+                reversed_by=reversed_by or "",
+            )
+        )
+    return Loaded(
+        now=codec.from_micros(rows.now),
+        heads={
+            row[0]: Head(account_id=row[0], version=row[1], state_schema=row[2], state=row[3])
+            for row in rows.heads or ()
+        },
+        commands={
+            (sender, key): KnownCommand(
+                command_id=command_id, fingerprint=bytes.fromhex(fingerprint)
+            )
+            for sender, key, command_id, fingerprint in rows.commands or ()
+        },
+        originals=originals,
+    )
+
+
+def append(batch: str) -> Appended:
+    """Write a decided batch (the JSON of ``ledger_append``) in one statement.
+
+    In autocommit the answer means: committed and flushed.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ledger_append(%s::jsonb)::text", [batch])
+        return msgspec.json.decode(cursor.fetchone()[0], type=Appended)
+
+
+def rebuild_state(*, heads: Sequence[Any], snapshots: Sequence[Any]) -> int:
+    """Replace derived states; returns how many heads were replaced."""
+    batch = codec.encode({"heads": heads, "snapshots": snapshots})
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ledger_rebuild_state(%s::jsonb)", [batch])
+        return int(cursor.fetchone()[0])
+
+
+def _recorded(row: Sequence[Any]) -> RecordedEvent:
+    return RecordedEvent(
+        position=row[0],
+        account_id=row[1],
+        version=row[2],
+        type=row[3],
+        schema_version=row[4],
+        payload=row[5],
+        metadata=_metadata_decoder.decode(row[6]),
+        effective_at=row[7],
+        recorded_at=row[8],
+        leaf_hash=bytes(row[9]),
+    )
+
+
+def _read(sql: str, params: Sequence[Any]) -> list[RecordedEvent]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return [_recorded(row) for row in cursor.fetchall()]
+
+
+def read_log(*, after: int, limit: int = PAGE, until: int | None = None) -> list[RecordedEvent]:
+    """Events with ``after < position <= until``, in order, at most `limit`."""
+    return _read(
+        f"SELECT {_EVENT_COLUMNS} FROM ledger_event WHERE position > %s AND position <= %s "  # noqa: S608
+        "ORDER BY position LIMIT %s",
+        [after, until if until is not None else 2**62, limit],
+    )
+
+
+def read_range(first: int, last: int) -> list[RecordedEvent]:
+    """Events with ``first <= position <= last``, in order."""
+    return read_log(after=first - 1, until=last, limit=last - first + 1)
+
+
+def read_stream(
+    account_id: str, *, after: int = 0, limit: int = PAGE, until: int | None = None
+) -> list[RecordedEvent]:
+    """Events of one account with ``after < version <= until``, in order, at most `limit`."""
+    return _read(
+        f"SELECT {_EVENT_COLUMNS} FROM ledger_event WHERE account_id = %s AND version > %s "  # noqa: S608
+        "AND version <= %s ORDER BY version LIMIT %s",
+        [account_id, after, until if until is not None else 2**31 - 1, limit],
+    )
+
+
+def read_stream_backwards(account_id: str, *, before: int, limit: int) -> list[RecordedEvent]:
+    """The newest events of one account with ``version < before``, newest first."""
+    return _read(
+        f"SELECT {_EVENT_COLUMNS} FROM ledger_event WHERE account_id = %s AND version < %s "  # noqa: S608
+        "ORDER BY version DESC LIMIT %s",
+        [account_id, before, limit],
+    )
+
+
+def read_streams(account_ids: Sequence[str]) -> Iterator[RecordedEvent]:
+    """All events of several accounts, account by account, each in order; memory stays flat."""
+    with transaction.atomic(), connection.chunked_cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT_COLUMNS} FROM ledger_event WHERE account_id = ANY(%s::uuid[]) "  # noqa: S608
+            "ORDER BY account_id, version",
+            [list(account_ids)],
+        )
+        while rows := cursor.fetchmany(PAGE):
+            for row in rows:
+                yield _recorded(row)
+
+
+def read_version(account_id: str, version: int) -> RecordedEvent | None:
+    """One event of an account."""
+    events = read_stream(account_id, after=version - 1, until=version)
+    return events[0] if events else None
+
+
+def last_position() -> int:
+    """The log's end."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(max(position), 0) FROM ledger_event")
+        return int(cursor.fetchone()[0])
+
+
+def settle() -> tuple[datetime, int]:
+    """Wait for an append in flight; return the database's clock and the log's end after it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock, last_position FROM ledger_settle()")
+        clock, position = cursor.fetchone()
+        return clock, int(position)
+
+
+def position_at(moment: datetime) -> int:
+    """The last position recorded at or before `moment`; 0 before the first."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ledger_position_at(%s)", [moment])
+        return int(cursor.fetchone()[0])
+
+
+class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored snapshot."""
+
+    version: int
+    state_schema: str
+    state: str
+
+
+def snapshot_before(
+    account_id: str,
+    *,
+    state_schema: str,
+    version: int | None = None,
+    position: int | None = None,
+) -> SnapshotRow | None:
+    """The newest snapshot of `state_schema` at or before both bounds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT version, state_schema, state::text FROM ledger_snapshot "
+            "WHERE account_id = %s AND state_schema = %s AND version <= %s AND position <= %s "
+            "ORDER BY position DESC LIMIT 1",
+            [
+                account_id,
+                state_schema,
+                version if version is not None else 2**31 - 1,
+                position if position is not None else 2**62,
+            ],
+        )
+        row = cursor.fetchone()
+    return SnapshotRow(version=row[0], state_schema=row[1], state=row[2]) if row else None
+
+
+def read_head(account_id: str) -> tuple[Head, int] | None:
+    """The head row of an account and the position of its last event."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT version, state_schema, state::text, position FROM ledger_account WHERE id = %s",
+            [account_id],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    head = Head(account_id=account_id, version=row[0], state_schema=row[1], state=row[2])
+    return head, int(row[3])
+
+
+def accounts_due(now: datetime, limit: int) -> list[str]:
+    """Accounts with a hold whose expiry may be due."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id::text FROM ledger_account WHERE next_expiry <= %s ORDER BY next_expiry "
+            "LIMIT %s",
+            [codec.format_time(now), limit],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def account_ids_after(after: str, limit: int) -> list[str]:
+    """Account ids in order, from the events' heads, `after` exclusive."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id::text FROM ledger_account WHERE id > %s::uuid ORDER BY id LIMIT %s",
+            [after, limit],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def balances_at(position: int) -> list[tuple[str, str, str, int, int]]:
+    """Sums over the whole log up to `position`, for the trial balance.
+
+    Returns rows of currency, event type, outside counterpart kind, count and sum of signed minor
+    units, as the events say it, folded by the database and not by `evolve`.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT payload ->> 'currency', type,
+                CASE
+                    WHEN type = 'TransferSent' THEN
+                        CASE WHEN payload ->> 'credited_currency' <> payload ->> 'currency'
+                            THEN 'exchange' ELSE '' END
+                    WHEN type = 'TransferReceived' THEN
+                        CASE WHEN payload ->> 'sent_currency' <> payload ->> 'currency'
+                            THEN 'exchange' ELSE '' END
+                    ELSE split_part(payload ->> 'counterpart', ':', 1)
+                END,
+                count(*),
+                sum(CASE WHEN type IN ('MoneyWithdrawn', 'TransferSent', 'HoldCaptured')
+                    THEN -(payload ->> 'amount')::bigint ELSE (payload ->> 'amount')::bigint END)
+            FROM ledger_event
+            WHERE position <= %s AND payload ? 'transaction_id'
+            GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+            """,
+            [position],
+        )
+        return [(row[0], row[1], row[2], int(row[3]), int(row[4])) for row in cursor.fetchall()]
+
+
+def missing_guards() -> list[str]:
+    """Names of constraints, indexes, triggers and functions that the database should have."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT conname FROM pg_constraint
+            UNION SELECT relname FROM pg_class WHERE relkind = 'i'
+            UNION SELECT tgname FROM pg_trigger WHERE tgenabled = 'A'
+            UNION SELECT proname FROM pg_proc
+            """
+        )
+        present = {row[0] for row in cursor.fetchall()}
+    return sorted(GUARDS - present)
+
+
+GUARDS = frozenset(
+    {
+        "ledger_event_pkey",
+        "ledger_event_account_version",
+        "ledger_event_leaf_hash",
+        "ledger_event_metadata",
+        "ledger_event_reversed_once",
+        "ledger_event_append_only",
+        "ledger_event_check_inserted",
+        "ledger_command_pkey",
+        "ledger_command_sender_key",
+        "ledger_command_append_only",
+        "ledger_account_available",
+        "ledger_account_held",
+        "ledger_append",
+        "ledger_load",
+    }
+)

@@ -1,0 +1,9 @@
+"""Registers the package."""
+
+from django.apps import AppConfig
+
+
+class ProjectionsConfig(AppConfig):
+    """See the package README."""
+
+    name = "projections"
