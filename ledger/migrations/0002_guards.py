@@ -1,8 +1,10 @@
-from django.db import migrations
+from pathlib import Path
 
-from ledger.migrations.sql import run_file
+from django.db import migrations
 
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0001_initial")]
-    operations = [run_file("0002_guards.sql")]
+    operations = [
+        migrations.RunSQL(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")),
+    ]

@@ -1,8 +1,10 @@
-from django.db import migrations
+from pathlib import Path
 
-from ledger.migrations.sql import run_file
+from django.db import migrations
 
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0002_guards")]
-    operations = [run_file("0003_functions.sql")]
+    operations = [
+        migrations.RunSQL(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")),
+    ]
