@@ -1,3 +1,35 @@
 """Joins the packages' routes."""
 
-urlpatterns: list = []
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView
+
+from ledger.api import problems
+
+urlpatterns = [
+    path("api/v1/", include("ledger.api.urls")),
+    path("api/v1/", include("projections.api")),
+    path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/v1/docs/", SpectacularRedocView.as_view(url_name="schema"), name="api-docs"),
+    path("admin/", admin.site.urls),
+]
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """404: a problem for the API, a page for people."""
+    if request.path.startswith("/api/"):
+        return problems.json_not_found(request)
+    return render(request, "errors/404.html", status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """500: a problem for the API, a page for people."""
+    if request.path.startswith("/api/"):
+        return problems.json_server_error(request)
+    return render(request, "errors/500.html", status=500)
+
+
+handler404 = "config.urls.not_found"
+handler500 = "config.urls.server_error"

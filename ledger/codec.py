@@ -66,6 +66,11 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
         return decode_event(self.type, self.schema_version, self.payload)
 
 
+def parse_stored_time(text: str) -> datetime:
+    """The datetime of `format_time`'s text."""
+    return datetime.fromisoformat(text)
+
+
 def canonical(value: Any) -> bytes:
     """The RFC 8785 form of JSON-like values, structs included."""
     return _canonical.encode(value)
@@ -74,6 +79,11 @@ def canonical(value: Any) -> bytes:
 def encode(value: Any) -> str:
     """Plain JSON text."""
     return _plain.encode(value).decode()
+
+
+def decode_json(text: str | bytes) -> Any:
+    """JSON text to plain values."""
+    return msgspec.json.decode(text)
 
 
 def to_micros(moment: datetime) -> int:

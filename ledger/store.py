@@ -100,6 +100,14 @@ def log_lock() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def transaction_lock(number: int) -> Iterator[None]:
+    """A transaction that holds the advisory lock `number`, waiting for it."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+        yield
+
+
 def load(
     *,
     accounts: Sequence[str],
@@ -385,3 +393,45 @@ GUARDS = frozenset(
         "ledger_load",
     }
 )
+
+
+def try_lock(number: int) -> bool:
+    """Take a session-wide advisory lock if it is free."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [number])
+        return bool(cursor.fetchone()[0])
+
+
+def unlock(number: int) -> None:
+    """Give a session-wide advisory lock back; a lost connection has done so already."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [number])
+    except (OperationalError, InterfaceError):
+        connection.close()
+
+
+def count_accounts() -> int:
+    """How many accounts there are."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM ledger_account")
+        return int(cursor.fetchone()[0])
+
+
+def head_version(account_id: str) -> int:
+    """The version of an account's head; 0 when there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT version FROM ledger_account WHERE id = %s", [account_id])
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def account_ids_of_shard(shard: int, shards: int, after: str, limit: int) -> list[str]:
+    """Account ids of one shard of `shards` (by the id's last byte), in order, `after` exclusive."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id::text FROM ledger_account WHERE id > %s::uuid "
+            "AND get_byte(uuid_send(id), 15) %% %s = %s ORDER BY id LIMIT %s",
+            [after, shards, shard, limit],
+        )
+        return [row[0] for row in cursor.fetchall()]

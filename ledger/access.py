@@ -1,0 +1,59 @@
+"""Whether a user may send a command or see an account. Object-level rules live here alone."""
+
+from typing import Any
+
+from ledger.domain import commands as c
+from ledger.errors import AccountNotFound, ForbiddenError, NotFoundError
+from ledger.models import Account
+from ledger.roles import actions_of
+
+
+def check_command(user: Any, command: c.Command) -> None:
+    """Raise unless `user` may send `command`.
+
+    A customer may transfer from an own account, and learns nothing about others.
+
+    Raises:
+        ForbiddenError: the role does not allow it.
+        NotFoundError: a customer named an account that is not theirs.
+    """
+    actions = actions_of(user)
+    if command.action in actions:
+        if getattr(command, "effective_at", None) is not None and "backdate" not in actions:
+            raise ForbiddenError(
+                "your role does not allow a past effective time", field="effective_at"
+            )
+        return
+    if isinstance(command, c.Transfer) and "transfer_own" in actions:
+        check_account(user, command.from_account_id)
+        return
+    raise ForbiddenError(f'your role does not allow "{command.action}"')
+
+
+def check_account(user: Any, account_id: str) -> None:
+    """Raise `NotFoundError` unless `user` may see the account; unknown and foreign look alike."""
+    actions = actions_of(user)
+    if "read" in actions:
+        return
+    owned = "read_own" in actions and Account.objects.filter(
+        pk=account_id, owner=user.get_username()
+    ).exclude(owner="")
+    if not owned or not owned.exists():
+        raise NotFoundError(f"account {account_id} does not exist")
+
+
+def hide_accounts(user: Any, outcome_accounts: list[Any]) -> list[Any]:
+    """Of the accounts of an outcome, those that `user` may see."""
+    if "read" in actions_of(user):
+        return outcome_accounts
+    return [item for item in outcome_accounts if item.owner == user.get_username()]
+
+
+def hide_refusal(user: Any, error: Exception, command: c.Command) -> Exception:
+    """What a customer may learn of a refusal: nothing about an account of somebody else."""
+    if "read" in actions_of(user) or not isinstance(command, c.Transfer):
+        return error
+    named = getattr(error, "facts", {}).get("account_id")
+    if named == command.to_account_id:
+        return AccountNotFound("the receiving account cannot take this", field="to_account_id")
+    return error

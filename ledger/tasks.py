@@ -1,0 +1,31 @@
+"""Celery wrappers of the event store: the sweep of due holds, and imports."""
+
+from typing import Any
+
+from celery import shared_task
+
+from ledger import store
+from ledger.domain.commands import ExpireHolds
+from ledger.handlers import envelope
+from ledger.service import bus
+
+SWEEP_MAX = 500
+
+
+@shared_task(name="ledger.expire_holds")
+def expire_holds(**_: Any) -> int:
+    """Record the expiry of holds that are due. Harmless when run twice: the second finds nothing."""
+    now, _position = store.settle()
+    units = []
+    for account_id in store.accounts_due(now, SWEEP_MAX):
+        version = store.head_version(account_id)
+        # Keyed by the version it looks at: two sweeps of one state are one command.
+        key = f"expire/{account_id}/{version}/{now.isoformat(timespec='seconds')}"
+        command = ExpireHolds(account_id=account_id)
+        units.append(
+            [envelope(command, sender="system", key=key, actor="system", channel="system")]
+        )
+    bus.send(units)
+    return len(units)
+
+

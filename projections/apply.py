@@ -1,0 +1,85 @@
+"""Bring accounts in Redis up to date with events, whoever else does so at the same time."""
+
+import logging
+from collections.abc import Sequence
+
+from ledger import store
+from ledger.codec import RecordedEvent
+from ledger.domain.state import Account
+from ledger.errors import StateIncompleteError
+from projections import redis_store
+from projections.balances import Change, project
+
+log = logging.getLogger(__name__)
+
+CHUNK_MAX = 2000
+"""Events of one account in one write: bounds memory and the time Redis is busy."""
+RACES_MAX = 20
+
+
+def apply_events(generation: str, events: Sequence[RecordedEvent]) -> None:
+    """Bring the accounts of `events` up to date in one generation.
+
+    Every account ends at or beyond its last event here, or is parked.
+    """
+    waiting: dict[str, list[RecordedEvent]] = {}
+    for event in events:
+        waiting.setdefault(event.account_id, []).append(event)
+    races = 0
+    while waiting:
+        waiting, lost = _apply_once(generation, waiting)
+        races = races + 1 if lost else 0
+        if races > RACES_MAX:
+            raise RuntimeError(f"{len(waiting)} accounts kept changing under the projector")
+
+
+def _apply_once(
+    generation: str, waiting: dict[str, list[RecordedEvent]]
+) -> tuple[dict[str, list[RecordedEvent]], bool]:
+    """One write per account; returns what is left to do, and whether a race was lost."""
+    account_ids = list(waiting)
+    changes: list[Change] = []
+    left: dict[str, list[RecordedEvent]] = {}
+    lost = False
+    entries = redis_store.load(generation, account_ids)
+    for account_id, entry in zip(account_ids, entries, strict=True):
+        if entry is None:
+            redis_store.forget(generation, account_id)
+        account = entry.account if entry else Account(account_id=account_id)
+        events = [event for event in waiting[account_id] if event.version > account.version]
+        if not events:
+            continue
+        try:
+            change = _change(account, events)
+        except StateIncompleteError as error:
+            log.error("account %s is parked: %s", account_id, error)  # noqa: TRY400  (no bug)
+            redis_store.park(generation, account_id, error.detail)
+            continue
+        changes.append(change)
+        if change.account.version < events[-1].version:
+            left[account_id] = events
+    answers = redis_store.apply(generation, changes)
+    for change, answer in zip(changes, answers, strict=True):
+        if answer != -1:
+            lost = True
+            left[change.account.account_id] = waiting[change.account.account_id]
+    return left, lost
+
+
+def _change(account: Account, events: list[RecordedEvent]) -> Change:
+    """What `events` do to `account`, at most CHUNK_MAX of them.
+
+    A hole before them is filled from the event store, which then stands for the feed.
+    """
+    if events[0].version != account.version + 1:
+        log.info("account %s: reading versions after %d", account.account_id, account.version)
+        events = store.read_stream(account.account_id, after=account.version, limit=CHUNK_MAX)
+    return project(account, events[:CHUNK_MAX])
+
+
+def reload_account(generation: str, account_id: str) -> None:
+    """Read an account's events that its entry lacks from the event store."""
+    version = store.head_version(account_id)
+    newest = store.read_version(account_id, version) if version else None
+    if newest is not None:
+        apply_events(generation, [newest])

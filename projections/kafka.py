@@ -1,0 +1,249 @@
+"""The only file that knows the Kafka client: a publisher for the relay, a reader for the projector.
+
+The publisher hands nothing over as sent before the broker has acknowledged it.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+
+from ledger.codec import RecordedEvent
+from projections import wire
+
+log = logging.getLogger(__name__)
+
+DELIVERY_TIMEOUT_MS = 30_000
+TIMEOUT_SECONDS = 10.0
+_QUIET = {"log_level": 3, "socket.keepalive.enable": True, "reconnect.backoff.max.ms": 1000}
+
+
+class BrokerUnavailableError(Exception):
+    """Kafka did not answer or did not acknowledge; nothing is lost, try again later."""
+
+
+class TopicMismatchError(Exception):
+    """The topic is not as the ledger needs it; the message says what to do."""
+
+
+class Topic(msgspec.Struct, frozen=True, kw_only=True):
+    """Where events go."""
+
+    servers: str
+    name: str
+    partitions: int
+    replication: int = 1
+
+
+def ensure_topic(topic: Topic) -> None:
+    """Create the topic if it is missing; refuse one that would lose or reorder events.
+
+    Raises:
+        TopicMismatchError: it is compacted, or has another number of partitions.
+        BrokerUnavailableError: no answer.
+    """
+    admin = AdminClient({"bootstrap.servers": topic.servers, **_QUIET})
+    try:
+        known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics.get(topic.name)
+        if known is None:
+            new = NewTopic(
+                topic.name,
+                num_partitions=topic.partitions,
+                replication_factor=topic.replication,
+                # Never compact: only the newest event of each account would survive.
+                config={"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
+            )
+            try:
+                admin.create_topics([new])[topic.name].result(TIMEOUT_SECONDS)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+            return
+        if len(known.partitions) != topic.partitions:
+            raise TopicMismatchError(
+                f"topic {topic.name} has {len(known.partitions)} partitions, not "
+                f"{topic.partitions}: the count is fixed, since it decides where an account goes"
+            )
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
+        config = admin.describe_configs([resource])[resource].result(TIMEOUT_SECONDS)
+        if "compact" in config["cleanup.policy"].value:
+            raise TopicMismatchError(
+                f"topic {topic.name} is compacted and would lose history: set cleanup.policy=delete"
+            )
+    except KafkaException as error:
+        raise BrokerUnavailableError(str(error.args[0])) from error
+
+
+def end_offsets(topic: Topic, admin: AdminClient) -> dict[int, int]:
+    """The offset after the last record of each partition.
+
+    Raises:
+        BrokerUnavailableError: no answer.
+    """
+    asked = {
+        TopicPartition(topic.name, number): OffsetSpec.latest() for number in range(topic.partitions)
+    }
+    try:
+        return {
+            partition.partition: future.result(TIMEOUT_SECONDS).offset
+            for partition, future in admin.list_offsets(asked).items()
+        }
+    except KafkaException as error:
+        raise BrokerUnavailableError(str(error.args[0])) from error
+
+
+def last_positions(topic: Topic) -> dict[int, int]:
+    """The log position of the last record in each partition; absent where there is none.
+
+    Raises:
+        BrokerUnavailableError: no answer, or not every last record could be read.
+    """
+    ends = end_offsets(topic, AdminClient({"bootstrap.servers": topic.servers, **_QUIET}))
+    waiting = {number for number, end in ends.items() if end > 0}
+    consumer = Consumer(
+        {
+            "bootstrap.servers": topic.servers,
+            "group.id": "ledger.relay.last",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            **_QUIET,
+        }
+    )
+    found: dict[int, int] = {}
+    try:
+        consumer.assign([TopicPartition(topic.name, number, ends[number] - 1) for number in waiting])
+        while waiting:
+            messages = consumer.consume(num_messages=len(waiting), timeout=TIMEOUT_SECONDS)
+            if not messages:
+                raise BrokerUnavailableError("the last records of the topic could not be read")
+            for message in messages:
+                number = message.partition()
+                if message.error() is not None:
+                    raise BrokerUnavailableError(str(message.error()))
+                found[number] = wire.from_message(message.value()).position
+                waiting.discard(number)
+    except KafkaException as error:
+        raise BrokerUnavailableError(str(error.args[0])) from error
+    finally:
+        consumer.close()
+    return found
+
+
+class Publisher:
+    """Sends events and waits until the broker has them."""
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self._producer = Producer(
+            {
+                "bootstrap.servers": topic.servers,
+                "acks": "all",
+                "enable.idempotence": True,
+                "compression.type": "zstd",
+                "linger.ms": 2,
+                "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
+                **_QUIET,
+            }
+        )
+        self._failures: list[KafkaError] = []
+
+    def publish(self, events: Sequence[RecordedEvent]) -> None:
+        """Return when every event is acknowledged.
+
+        Raises:
+            BrokerUnavailableError: at least one is not; some may be. The publisher is spent.
+        """
+        for recorded in events:
+            self._produce(recorded)
+        left = self._producer.flush(DELIVERY_TIMEOUT_MS / 1000 + 5)
+        if left or self._failures:
+            reason = str(self._failures[0]) if self._failures else f"{left} not acknowledged"
+            self._producer.purge()
+            raise BrokerUnavailableError(reason)
+
+    def _produce(self, recorded: RecordedEvent) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    self.topic.name,
+                    key=recorded.account_id.encode("ascii"),
+                    value=wire.to_message(recorded),
+                    partition=wire.partition_of(recorded.account_id, self.topic.partitions),
+                    headers=[("content-type", wire.CONTENT_TYPE.encode())],
+                    on_delivery=self._delivered,
+                )
+            except BufferError:  # the local queue is full: let deliveries drain it
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise BrokerUnavailableError(str(error.args[0])) from error
+            else:
+                self._producer.poll(0)
+                return
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._failures.append(error)
+
+
+class Reader:
+    """Reads the topic from given offsets. Its offsets are kept by who applies the events."""
+
+    def __init__(self, topic: Topic, offsets: Mapping[int, int]) -> None:
+        self.topic = topic
+        self._admin = AdminClient({"bootstrap.servers": topic.servers, **_QUIET})
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": topic.servers,
+                "group.id": "ledger.projector",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 20,
+                "max.poll.interval.ms": 600_000,
+                **_QUIET,
+            }
+        )
+        self.seek(offsets)
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """Go on at `offsets`; partitions that are not named start at their beginning."""
+        self._consumer.assign(
+            [
+                TopicPartition(self.topic.name, number, offsets.get(number, OFFSET_BEGINNING))
+                for number in range(self.topic.partitions)
+            ]
+        )
+
+    def read(self, limit: int, timeout: float) -> list[tuple[int, int, bytes]]:
+        """Up to `limit` records as (partition, offset, value).
+
+        Raises:
+            BrokerUnavailableError: the broker says no.
+        """
+        try:
+            messages = self._consumer.consume(num_messages=limit, timeout=timeout)
+        except KafkaException as error:
+            raise BrokerUnavailableError(str(error.args[0])) from error
+        records: list[tuple[int, int, bytes]] = []
+        for message in messages:
+            if message.error() is not None:
+                raise BrokerUnavailableError(str(message.error()))
+            records.append((message.partition(), message.offset(), message.value()))
+        return records
+
+    def ends(self) -> dict[int, int]:
+        """See `end_offsets`."""
+        return end_offsets(self.topic, self._admin)
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()

@@ -1,0 +1,58 @@
+"""What the relay and the rebuild remember in PostgreSQL. Disposable, like all projections."""
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Relay(models.Model):
+    """How far the log has been copied to Kafka. A note only: the topic is its own checkpoint."""
+
+    topic = models.TextField(primary_key=True)
+    position = models.BigIntegerField(default=0)
+    error = models.TextField(default="")
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = "relay"
+
+    def __str__(self) -> str:
+        return f"{self.topic} at {self.position}"
+
+
+class Generation(models.Model):
+    """One complete build of the projections in Redis."""
+
+    status = models.TextField(default="building")
+    schema = models.TextField()
+    reason = models.TextField()
+    requested_by = models.TextField()
+    from_position = models.BigIntegerField(default=0)
+    shards_total = models.IntegerField()
+    shards_done = models.JSONField(default=list)
+    accounts_total = models.IntegerField(default=0)
+    accounts_done = models.IntegerField(default=0)
+    drift_total = models.IntegerField(default=0)
+    drift = models.JSONField(default=list)
+    started_at = models.DateTimeField(auto_now_add=True)
+    heartbeat_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = "projection generation"
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["status"],
+                condition=models.Q(status="building"),
+                name="projections_one_building",
+            ),
+            models.UniqueConstraint(
+                fields=["status"],
+                condition=models.Q(status="live"),
+                name="projections_one_live",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"generation {self.pk} ({self.status})"

@@ -1,0 +1,193 @@
+"""Typed reads for pages and API, each with where it came from and how current it is.
+
+Redis first. When the entry is missing, is older than the caller has seen, or Redis is away, the
+event store answers and the answer says so. A balance is never guessed.
+"""
+
+import logging
+from typing import Literal
+
+import msgspec
+from django.conf import settings
+
+from ledger import history, store
+from ledger.codec import RecordedEvent
+from ledger.domain.state import Account, evolve
+from ledger.errors import NotFoundError
+from projections import feeds, redis_store
+from projections.balances import ACTIVITY_KEPT, ActivityLine, activity_line
+from projections.models import Generation, Relay
+
+log = logging.getLogger(__name__)
+
+Source = Literal["projection", "event-store"]
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as projected. `lag_events` counts this account's events not yet projected."""
+
+    account: Account
+    position: int
+    source: Source
+    projected_position: int
+    lag_events: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the projection holds every event of the account."""
+        return self.lag_events == 0
+
+
+def _projected(account_id: str) -> tuple[str, redis_store.Entry | None, int]:
+    """The live generation, the entry, and the position up to which the generation is complete."""
+    try:
+        live, _ = redis_store.generations()
+        if not live:
+            return "", None, 0
+        [entry] = redis_store.load(live, [account_id])
+        return live, entry, redis_store.watermark(live, feeds.partitions())
+    except redis_store.UNAVAILABLE as error:
+        log.warning("Redis is away, the event store answers: %s", error)
+        return "", None, 0
+
+
+def account(account_id: str, *, at_least: int = 0) -> AccountView:
+    """The account, at or beyond the log position `at_least` as far as it is concerned.
+
+    Raises:
+        NotFoundError: no such account.
+        StateIncompleteError: it has an event newer than this code.
+    """
+    _, entry, complete = _projected(account_id)
+    version = store.head_version(account_id)
+    if version == 0:
+        raise NotFoundError(f"account {account_id} does not exist")
+    projected = entry.position if entry else 0
+    lag = version - entry.account.version if entry else version
+    fresh = entry is not None and max(entry.position, complete) >= at_least
+    # An entry ahead of the head belongs to a log that was since restored to an earlier state.
+    if entry is not None and fresh and lag >= 0:
+        return AccountView(
+            account=entry.account,
+            position=entry.position,
+            source="projection",
+            projected_position=max(projected, complete),
+            lag_events=lag,
+        )
+    state, position = history.current(account_id)
+    return AccountView(
+        account=state,
+        position=position,
+        source="event-store",
+        projected_position=max(projected, complete),
+        lag_events=max(lag, 0),
+    )
+
+
+def activity(account_id: str, limit: int = ACTIVITY_KEPT) -> list[ActivityLine]:
+    """The newest activity, newest first: projected, or from the newest events."""
+    live, entry, _ = _projected(account_id)
+    if live and entry is not None:
+        try:
+            lines = redis_store.activity(live, account_id, limit)
+        except redis_store.UNAVAILABLE:
+            lines = []
+        if lines and lines[0].version == entry.account.version:
+            return lines
+    newest = store.read_stream_backwards(account_id, before=2**31 - 1, limit=limit)
+    return activity_of(list(reversed(newest)))
+
+
+def activity_of(events: list[RecordedEvent]) -> list[ActivityLine]:
+    """Activity lines of consecutive events of one account, newest first."""
+    if not events:
+        return []
+    state = history.fold_to(events[0].account_id, events[0].version - 1)
+    lines: list[ActivityLine] = []
+    for recorded in events:
+        event = recorded.event
+        state = evolve(state, event)
+        lines.append(activity_line(recorded, event, state))
+    return lines[::-1]
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How current the projections are, for the dashboard and ``/readyz``."""
+
+    log_position: int
+    projected_position: int
+    relayed_position: int | None
+    relay_error: str
+    generation: str
+    building: str
+    parked: dict[str, str]
+    redis_error: str
+
+    @property
+    def lag_events(self) -> int:
+        """Events of the log that are not projected yet."""
+        return max(0, self.log_position - self.projected_position)
+
+
+def health() -> Health:
+    """The state of relay and projections; never fails for Redis being away."""
+    last = store.last_position()
+    relay = Relay.objects.filter(topic=settings.LEDGER_TOPIC).first()
+    live = building = error_text = ""
+    parked: dict[str, str] = {}
+    projected = 0
+    try:
+        live, building = redis_store.generations()
+        if live:
+            projected = redis_store.watermark(live, feeds.partitions())
+            parked = redis_store.parked(live)
+    except redis_store.UNAVAILABLE as error:
+        error_text = str(error)
+    return Health(
+        log_position=last,
+        projected_position=projected,
+        relayed_position=relay.position if relay and settings.LEDGER_BUS == "kafka" else None,
+        relay_error=relay.error if relay else "",
+        generation=live,
+        building=building,
+        parked=parked,
+        redis_error=error_text,
+    )
+
+
+def totals() -> dict[str, dict[str, int]]:
+    """Per currency: accounts, events, balances and each outside counterpart, in minor units.
+
+    Empty when Redis is away or no generation is live; the trial balance of the log is the truth.
+    """
+    try:
+        live, _ = redis_store.generations()
+        counts = redis_store.totals(live) if live else {}
+    except redis_store.UNAVAILABLE:
+        counts = {}
+    by_currency: dict[str, dict[str, int]] = {}
+    for name, value in counts.items():
+        currency, _, rest = name.partition("|")
+        by_currency.setdefault(currency, {})[rest] = value
+    return by_currency
+
+
+def summary(account_id: str) -> dict[str, dict[str, int]]:
+    """Per month and kind: ``{"2026-03": {"deposit": signed minor units}}``; empty when away."""
+    try:
+        live, _ = redis_store.generations()
+        counts = redis_store.summary(live, account_id) if live else {}
+    except redis_store.UNAVAILABLE:
+        counts = {}
+    months: dict[str, dict[str, int]] = {}
+    for name, value in counts.items():
+        day, kind, what = name.split("|")
+        if what == "s":
+            month = months.setdefault(day[:7], {})
+            month[kind] = month.get(kind, 0) + value
+    return months
+
+
+def live_generation() -> Generation | None:
+    """The row of the live generation."""
+    return Generation.objects.filter(status="live").first()

@@ -1,0 +1,280 @@
+"""The only file that knows Redis: keys, guarded writes, generations, progress.
+
+Every key of an account carries the hash tag of its bucket, so an account, its activity, its summary
+and its bucket's totals change in one atomic script, on a cluster too. A write is applied only if
+the stored version is the one it was computed from: redelivery, zombies and races are harmless.
+
+    {prefix}:live              id of the generation that readers see
+    {prefix}:building          id of the one being built, if any
+    {prefix}:from              hash: generation -> log position that its build covers
+    {prefix}:progress          hash: partition -> log position projected without a gap
+    {prefix}:offsets           hash: partition -> next offset of the feed
+    {prefix}:{gen}:parked      hash: account -> why it cannot be projected
+    {prefix}:{gen}:{bNN}:a:ID  hash: v version, p position, s state
+    {prefix}:{gen}:{bNN}:t:ID  list: activity, newest first
+    {prefix}:{gen}:{bNN}:s:ID  hash: summary
+    {prefix}:{gen}:{bNN}:sum   hash: totals of the bucket
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django_redis import get_redis_connection
+from redis.exceptions import RedisError
+
+from ledger import codec
+from ledger.domain.state import Account
+from projections.balances import ACTIVITY_KEPT, ActivityLine, Change
+
+BUCKETS = 64
+UNAVAILABLE = RedisError
+"""What every function here raises when Redis does not answer."""
+
+_APPLY = """
+local stored = tonumber(redis.call('HGET', KEYS[1], 'v') or '0')
+if stored ~= tonumber(ARGV[1]) then return stored end
+if stored == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
+redis.call('HSET', KEYS[1], 'v', ARGV[2], 'p', ARGV[3], 's', ARGV[4])
+local at = 6
+local count = tonumber(ARGV[5])
+for i = 1, count do
+  redis.call('LPUSH', KEYS[2], ARGV[at]); at = at + 1
+end
+redis.call('LTRIM', KEYS[2], 0, %d)
+for key = 3, 4 do
+  count = tonumber(ARGV[at]); at = at + 1
+  for i = 1, count do
+    redis.call('HINCRBY', KEYS[key], ARGV[at], ARGV[at + 1]); at = at + 2
+  end
+end
+return -1
+""" % (ACTIVITY_KEPT - 1)
+
+_activity_decoder = msgspec.json.Decoder(ActivityLine)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A projected account and the position of its last event."""
+
+    account: Account
+    position: int
+
+
+def client() -> Any:
+    """The Redis connection pool of this process."""
+    return get_redis_connection("default")
+
+
+@cache
+def _script() -> Any:
+    return client().register_script(_APPLY)
+
+
+def _key(*parts: object) -> str:
+    return ":".join([settings.LEDGER_REDIS_PREFIX, *map(str, parts)])
+
+
+def bucket_of(account_id: str) -> int:
+    """The bucket of an account: its id's last byte, random in every kind of UUID here."""
+    return int(account_id[-2:], 16) % BUCKETS
+
+
+def _account_key(generation: str, kind: str, account_id: str) -> str:
+    return _key(generation, f"{{b{bucket_of(account_id):02d}}}", kind, account_id)
+
+
+def _totals_key(generation: str, bucket: int) -> str:
+    return _key(generation, f"{{b{bucket:02d}}}", "sum")
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode() if value is not None else ""
+
+
+# -- generations and progress --------------------------------------------------------------------
+
+
+def generations() -> tuple[str, str]:
+    """The live and the building generation; empty where there is none."""
+    live, building = client().mget(_key("live"), _key("building"))
+    return _text(live), _text(building)
+
+
+def start_building(generation: str) -> None:
+    """From now on projectors write to `generation` too."""
+    client().set(_key("building"), generation)
+
+
+def cover(generation: str, position: int) -> None:
+    """The build of `generation` covers the log up to `position`."""
+    client().hset(_key("from"), generation, position)
+
+
+def go_live(generation: str) -> str:
+    """Swap readers over to `generation` at once; returns the one that they saw before."""
+    pipeline = client().pipeline(transaction=True)
+    pipeline.get(_key("live"))
+    pipeline.set(_key("live"), generation)
+    pipeline.delete(_key("building"))
+    before: bytes | None = pipeline.execute()[0]
+    return _text(before)
+
+
+def stop_building() -> None:
+    """Forget the building generation."""
+    client().delete(_key("building"))
+
+
+def drop(generation: str) -> int:
+    """Delete every key of a generation; returns how many."""
+    dropped = 0
+    batch: list[Any] = []
+    for key in client().scan_iter(match=_key(generation, "*"), count=1000):
+        batch.append(key)
+        if len(batch) >= 1000:
+            dropped += client().unlink(*batch)
+            batch = []
+    if batch:
+        dropped += client().unlink(*batch)
+    client().hdel(_key("from"), generation)
+    return dropped
+
+
+def progress() -> tuple[dict[str, int], dict[str, int]]:
+    """How far the feed was projected, and its offsets, by partition."""
+    pipeline = client().pipeline(transaction=False)
+    pipeline.hgetall(_key("progress"))
+    pipeline.hgetall(_key("offsets"))
+    done, offsets = pipeline.execute()
+    return (
+        {_text(name): int(value) for name, value in done.items()},
+        {_text(name): int(value) for name, value in offsets.items()},
+    )
+
+
+def save_progress(done: Mapping[str, int], offsets: Mapping[str, int]) -> None:
+    """Note how far the feed was projected; call after the writes it speaks of."""
+    pipeline = client().pipeline(transaction=True)
+    if done:
+        pipeline.hset(_key("progress"), mapping=done)
+    if offsets:
+        pipeline.hset(_key("offsets"), mapping=offsets)
+    pipeline.execute()
+
+
+def watermark(generation: str, partitions: Sequence[str]) -> int:
+    """The position up to which `generation` holds everything."""
+    pipeline = client().pipeline(transaction=False)
+    pipeline.hget(_key("from"), generation)
+    pipeline.hmget(_key("progress"), list(partitions))
+    covered, done = pipeline.execute()
+    slowest = min(int(value or 0) for value in done)
+    return max(int(covered or 0), slowest)
+
+
+# -- accounts ------------------------------------------------------------------------------------
+
+
+def _entry(fields: Sequence[bytes | None]) -> Entry | None:
+    version, position, state = fields
+    if version is None or position is None or state is None:
+        return None
+    try:
+        account = codec.decode_account(state)
+    except msgspec.MsgspecError:
+        return None
+    if account.version != int(version):
+        return None
+    return Entry(account=account, position=int(position))
+
+
+def load(generation: str, account_ids: Sequence[str]) -> list[Entry | None]:
+    """The entries of accounts, in order; None where there is none that can be trusted."""
+    pipeline = client().pipeline(transaction=False)
+    for account_id in account_ids:
+        pipeline.hmget(_account_key(generation, "a", account_id), "v", "p", "s")
+    return [_entry(fields) for fields in pipeline.execute()]
+
+
+def forget(generation: str, account_id: str) -> None:
+    """Delete an entry that cannot be trusted."""
+    client().delete(_account_key(generation, "a", account_id))
+
+
+def apply(generation: str, changes: Iterable[Change]) -> list[int]:
+    """Write changes, each guarded by the version it was computed from.
+
+    Returns per change -1 when it was applied, else the version that is stored.
+    """
+    pipeline = client().pipeline(transaction=False)
+    for change in changes:
+        account_id = change.account.account_id
+        arguments: list[Any] = [
+            change.before_version,
+            change.account.version,
+            change.position,
+            codec.encode(change.account),
+            len(change.activity),
+            *(codec.encode(line) for line in change.activity),
+        ]
+        for counts in (change.summary, change.totals):
+            arguments.append(len(counts))
+            for name, amount in counts.items():
+                arguments += [name, amount]
+        _script()(
+            keys=[
+                _account_key(generation, "a", account_id),
+                _account_key(generation, "t", account_id),
+                _account_key(generation, "s", account_id),
+                _totals_key(generation, bucket_of(account_id)),
+            ],
+            args=arguments,
+            client=pipeline,
+        )
+    return [int(answer) for answer in pipeline.execute()]
+
+
+def activity(generation: str, account_id: str, limit: int) -> list[ActivityLine]:
+    """The newest activity of an account, newest first."""
+    lines = client().lrange(_account_key(generation, "t", account_id), 0, limit - 1)
+    return [_activity_decoder.decode(line) for line in lines]
+
+
+def summary(generation: str, account_id: str) -> dict[str, int]:
+    """The summary counts of an account; see `balances.project` for the names."""
+    counts = client().hgetall(_account_key(generation, "s", account_id))
+    return {_text(name): int(value) for name, value in counts.items()}
+
+
+def totals(generation: str) -> dict[str, int]:
+    """The totals of all buckets added up; see `balances.project` for the names."""
+    pipeline = client().pipeline(transaction=False)
+    for bucket in range(BUCKETS):
+        pipeline.hgetall(_totals_key(generation, bucket))
+    added: dict[str, int] = {}
+    for counts in pipeline.execute():
+        for name, value in counts.items():
+            added[_text(name)] = added.get(_text(name), 0) + int(value)
+    return added
+
+
+# -- parked accounts -----------------------------------------------------------------------------
+
+
+def park(generation: str, account_id: str, reason: str) -> None:
+    """Mark an account that cannot be projected."""
+    client().hset(_key(generation, "parked"), account_id, reason)
+
+
+def unpark(generation: str, account_id: str) -> None:
+    """The account is projected again."""
+    client().hdel(_key(generation, "parked"), account_id)
+
+
+def parked(generation: str) -> dict[str, str]:
+    """Parked accounts and why."""
+    found = client().hgetall(_key(generation, "parked"))
+    return {_text(account_id): _text(reason) for account_id, reason in found.items()}

@@ -1,0 +1,126 @@
+"""Copy the log to Kafka, in order of position, exactly as often as the broker needs.
+
+Single-flight by a PostgreSQL advisory lock on the session that also reads the log. The topic is its
+own checkpoint: on start the last record of every partition tells what is already there, so a kill
+between produce and bookkeeping leaves neither a gap nor a duplicate. Never skips an event.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+
+from ledger import store
+from projections import kafka, wire
+from projections.kafka import BrokerUnavailableError, Publisher, Topic
+from projections.models import Relay
+
+log = logging.getLogger(__name__)
+
+LOCK = 7021996118254
+"""The relay's advisory lock; next to the log's own in ``ledger_lock``."""
+IDLE_POLL_SECONDS = 0.01
+LINGER_SECONDS = 1.0
+"""An idle relay stays this long before it gives its worker back: a wake-up is a round trip saved."""
+
+
+class LogBehindTopicError(Exception):
+    """The topic holds positions that the log does not: the database was restored to the past."""
+
+
+def topic_from_settings() -> Topic:
+    """The topic as configured."""
+    return Topic(
+        servers=settings.KAFKA_BOOTSTRAP_SERVERS,
+        name=settings.LEDGER_TOPIC,
+        partitions=settings.LEDGER_TOPIC_PARTITIONS,
+        replication=settings.LEDGER_TOPIC_REPLICATION,
+    )
+
+
+@contextmanager
+def single_flight(lock: int) -> Iterator[bool]:
+    """Whether this session got `lock`; it is given back at the end, and by a lost connection."""
+    got = store.try_lock(lock)
+    try:
+        yield got
+    finally:
+        if got:
+            store.unlock(lock)
+
+
+class _Copy:
+    """One relay's view of what the topic holds."""
+
+    def __init__(self, topic: Topic) -> None:
+        kafka.ensure_topic(topic)
+        self.topic = topic
+        self.published = kafka.last_positions(topic)
+        self.position = Relay.objects.get_or_create(topic=topic.name)[0].position
+        end = store.last_position()
+        ahead = max(self.published.values(), default=0)
+        if ahead < self.position:
+            log.warning("the topic ends at %d, not %d: copying again", ahead, self.position)
+            self.position = 0  # what is there is skipped, partition by partition
+        if ahead > end:
+            raise LogBehindTopicError(
+                f"topic {topic.name} holds position {ahead} but the log ends at {end}: the database "
+                "was restored to an earlier state; see docs/operations.md, restore"
+            )
+        self.publisher = Publisher(topic)
+
+    def step(self) -> int:
+        """Copy the next page; return how many events were read."""
+        page = store.read_log(after=self.position)
+        if not page:
+            return 0
+        self.publisher.publish([event for event in page if not self._is_there(event)])
+        self.position = page[-1].position
+        Relay.objects.update_or_create(
+            topic=self.topic.name, defaults={"position": self.position, "error": ""}
+        )
+        return len(page)
+
+    def _is_there(self, event: store.RecordedEvent) -> bool:
+        partition = wire.partition_of(event.account_id, self.topic.partitions)
+        return event.position <= self.published.get(partition, 0)
+
+
+def run(*, budget_seconds: float, linger_seconds: float = LINGER_SECONDS) -> int:
+    """Copy until nothing is left for a while, or the budget is spent.
+
+    Returns how many events were read; 0 at once when another relay is at work. Kafka being away is
+    noted, not raised: the next run tries again.
+
+    Raises:
+        LogBehindTopicError, TopicMismatchError: a person must decide.
+    """
+    if settings.LEDGER_BUS != "kafka":
+        return 0
+    topic = topic_from_settings()
+    copied = 0
+    with single_flight(LOCK) as got:
+        if not got:
+            return 0
+        deadline = time.monotonic() + budget_seconds
+        try:
+            copy = _Copy(topic)
+            idle_since = time.monotonic()
+            while time.monotonic() < deadline:
+                count = copy.step()
+                copied += count
+                if count:
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since >= linger_seconds:
+                    break
+                else:
+                    time.sleep(IDLE_POLL_SECONDS)
+        except BrokerUnavailableError as error:
+            log.warning("Kafka is away, %d events copied before: %s", copied, error)
+            Relay.objects.update_or_create(topic=topic.name, defaults={"error": str(error)})
+        except (LogBehindTopicError, kafka.TopicMismatchError) as error:
+            Relay.objects.update_or_create(topic=topic.name, defaults={"error": str(error)})
+            raise
+    return copied
