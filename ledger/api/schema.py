@@ -5,7 +5,7 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from ledger.api import views
@@ -184,6 +184,7 @@ _PAGING = [
     _query("after", "The next_cursor of the page before."),
     _query("limit", "1 to 1000, by default 100.", OpenApiTypes.INT),
 ]
+ACCOUNT_FILTERS = ("holder", "owner", "reference", "currency", "status")
 _MOMENT = {
     "version": "The account's version.",
     "position": "A position of the log.",
@@ -196,63 +197,62 @@ def summary_of(name: str) -> str:
     return (COMMANDS[name].__doc__ or name).strip().splitlines()[0]
 
 
-accounts_view = extend_schema(
-    methods=["POST"],
-    operation_id="open",
-    summary=summary_of("OpenAccount"),
-    request=OpenAccountSerializer,
-    parameters=COMMAND_PARAMETERS,
-    responses=COMMAND_RESPONSES,
-)(
-    extend_schema(
-        methods=["GET"],
+accounts_view = extend_schema_view(
+    post=extend_schema(
+        operation_id="open",
+        summary=summary_of("OpenAccount"),
+        request=OpenAccountSerializer,
+        parameters=COMMAND_PARAMETERS,
+        responses=COMMAND_RESPONSES,
+    ),
+    get=extend_schema(
         operation_id="accounts",
         parameters=[
-            *(_query(name, "Exactly this.") for name in ("holder", "owner", "reference", "currency", "status")),
+            *(_query(name, "Exactly this.") for name in ACCOUNT_FILTERS),
             *_PAGING,
         ],
         responses={200: AccountPageSerializer, **READ_PROBLEMS},
-    )(views.AccountsView)
-)
-batch_view = extend_schema(
+    ),
+)(views.AccountsView)
+batch_view = extend_schema_view(post=extend_schema(
     operation_id="batch",
     request=BatchSerializer,
     parameters=[COMMAND_PARAMETERS[0], COMMAND_PARAMETERS[2], COMMAND_PARAMETERS[3]],
     responses={200: OpenApiTypes.OBJECT, **COMMAND_RESPONSES},
-)(views.BatchView)
-stream_view = extend_schema(
+))(views.BatchView)
+stream_view = extend_schema_view(get=extend_schema(
     operation_id="account_events",
     parameters=_PAGING,
     responses={200: EventPageSerializer, **READ_PROBLEMS},
-)(views.StreamView)
-log_view = extend_schema(
+))(views.StreamView)
+log_view = extend_schema_view(get=extend_schema(
     operation_id="events", parameters=_PAGING, responses={200: EventPageSerializer, **READ_PROBLEMS}
-)(views.LogView)
-state_view = extend_schema(
+))(views.LogView)
+state_view = extend_schema_view(get=extend_schema(
     operation_id="state",
     parameters=[
         *(_query(name, text) for name, text in _MOMENT.items()),
         _query("effective_as_of", "Of what was known then, only what counted by this moment."),
     ],
     responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
-)(views.StateView)
-difference_view = extend_schema(
+))(views.StateView)
+difference_view = extend_schema_view(get=extend_schema(
     operation_id="difference",
     parameters=[
         _query(f"{side}_{name}", text) for side in ("from", "to") for name, text in _MOMENT.items()
     ],
     responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
-)(views.DifferenceView)
-outcome_view = extend_schema(
+))(views.DifferenceView)
+outcome_view = extend_schema_view(get=extend_schema(
     operation_id="command", responses={200: OutcomeSerializer, **READ_PROBLEMS}
-)(views.OutcomeView)
-outcomes_view = extend_schema(
+))(views.OutcomeView)
+outcomes_view = extend_schema_view(get=extend_schema(
     operation_id="command_by_key",
     parameters=[_query("idempotency_key", "The key that you sent.")],
     responses={200: OutcomeSerializer, **READ_PROBLEMS},
-)(views.OutcomesView)
-trial_balance_view = extend_schema(
+))(views.OutcomesView)
+trial_balance_view = extend_schema_view(get=extend_schema(
     operation_id="trial_balance",
     parameters=[_query(name, _MOMENT[name]) for name in ("position", "as_of")],
     responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
-)(views.TrialBalanceView)
+))(views.TrialBalanceView)

@@ -1,7 +1,7 @@
 """The routes of the event store: every command, and history."""
 
 from django.urls import path
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.views import APIView
 
 from ledger.api import schema, views
@@ -15,15 +15,16 @@ def _command(route: str, name: str, url_name: str) -> object:
         (views.CommandView,),
         {"command_name": name, "__doc__": schema.summary_of(name)},
     )
-    documented = extend_schema(
-        operation_id=url_name.replace("-", "_"),
-        summary=schema.summary_of(name),
-        request=BODY[name],
-        parameters=schema.COMMAND_PARAMETERS,
-        responses=schema.COMMAND_RESPONSES,
-    )
-    view.post = documented(view.post)  # type: ignore[attr-defined]  # inherited from CommandView
-    return path(route, view.as_view(), name=f"api-{url_name}")
+    documented = extend_schema_view(
+        post=extend_schema(
+            operation_id=url_name.replace("-", "_"),
+            summary=schema.summary_of(name),
+            request=BODY[name],
+            parameters=schema.COMMAND_PARAMETERS,
+            responses=schema.COMMAND_RESPONSES,
+        )
+    )(view)
+    return path(route, documented.as_view(), name=f"api-{url_name}")
 
 
 ACCOUNT = "accounts/<str:account_id>"
