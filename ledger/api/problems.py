@@ -122,7 +122,7 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response:
             request,
             status=error.status_code,
             code=code,
-            title=str(error.default_detail),
+            title=code.replace("_", " ").capitalize(),
             detail=str(error.detail),
         )
         if challenge := getattr(error, "auth_header", None):

@@ -139,6 +139,7 @@ def _check_currency(account: Account, currency: str, *, field: str = "currency")
         raise errors.CurrencyMismatch(
             f"account {account.account_id} is in {account.currency}, not {currency}",
             field=field,
+            account_id=account.account_id,
             account_currency=account.currency,
         )
 
@@ -156,6 +157,7 @@ def _check_balance(account: Account, delta: int) -> None:
         raise errors.BalanceOutOfRange(
             f"the balance of {account.account_id} would pass {most} {account.currency}",
             field="amount",
+            account_id=account.account_id,
         )
 
 
