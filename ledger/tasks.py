@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from ledger import store
+from ledger import import_jobs, store
 from ledger.domain.commands import ExpireHolds
 from ledger.handlers import envelope
 from ledger.service import bus
@@ -29,3 +29,13 @@ def expire_holds(**_: Any) -> int:
     return len(units)
 
 
+@shared_task(name="ledger.run_import")
+def run_import(*, job_id: str, **_: Any) -> None:
+    """Import the file of a job."""
+    import_jobs.run(job_id)
+
+
+@shared_task(name="ledger.resume_imports")
+def resume_imports(**_: Any) -> None:
+    """Go on with imports that lost their worker."""
+    import_jobs.resume()

@@ -1,0 +1,117 @@
+"""The back office's forms: they only collect text; `ledger.api.serializers` checks it."""
+
+from typing import Any
+from uuid import uuid4
+
+from django import forms
+
+
+class CommandForm(forms.Form):
+    """A form that sends one command. Its key makes a double click or a reload harmless."""
+
+    key = forms.CharField(widget=forms.HiddenInput, max_length=64)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["key"].initial = str(uuid4())
+
+    def body(self) -> dict[str, Any]:
+        """What was filled in, as the API wants it."""
+        return {
+            name: value for name, value in self.cleaned_data.items() if value and name != "key"
+        }
+
+
+class AmountWidget(forms.TextInput):
+    """Text with a number keyboard: browsers' number inputs round and localise."""
+
+    def __init__(self) -> None:
+        super().__init__(attrs={"inputmode": "decimal", "autocomplete": "off"})
+
+
+class OpenForm(CommandForm):
+    """Open an account."""
+
+    holder = forms.CharField(max_length=200)
+    currency = forms.CharField(max_length=3, initial="EUR")
+    reference = forms.CharField(
+        max_length=64, required=False, help_text="Your own number for it; it must be new."
+    )
+    owner = forms.CharField(
+        max_length=150,
+        required=False,
+        label="Customer's user name",
+        help_text="Who may see it and transfer from it, if anybody.",
+    )
+    overdraft_limit = forms.CharField(required=False, widget=AmountWidget)
+
+
+class MoveForm(CommandForm):
+    """Deposit or withdraw."""
+
+    amount = forms.CharField(widget=AmountWidget)
+    counterpart = forms.CharField(
+        initial="cash", help_text='Where it comes from or goes: "cash", "bank:REFERENCE".'
+    )
+    memo = forms.CharField(max_length=500, required=False)
+
+
+class HoldForm(CommandForm):
+    """Reserve an amount."""
+
+    amount = forms.CharField(widget=AmountWidget)
+    counterpart = forms.CharField(initial="cash", help_text="Who it is reserved for.")
+    expires_at = forms.CharField(
+        required=False, help_text="When it ends by itself, e.g. 2026-12-31T12:00:00Z."
+    )
+    memo = forms.CharField(max_length=500, required=False)
+
+
+class TransferForm(CommandForm):
+    """Transfer to another account."""
+
+    to_account_id = forms.CharField(
+        label="To account", help_text="Its id, or its reference.", max_length=64
+    )
+    amount = forms.CharField(widget=AmountWidget)
+    memo = forms.CharField(max_length=500, required=False)
+
+
+class ReasonForm(CommandForm):
+    """Freeze, unfreeze, close."""
+
+    reason = forms.CharField(max_length=500)
+
+
+class AdjustForm(CommandForm):
+    """Correct a balance."""
+
+    amount = forms.CharField(
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        help_text="With a minus to take money away.",
+    )
+    reason = forms.CharField(max_length=500)
+
+
+class LimitForm(CommandForm):
+    """Set the overdraft limit."""
+
+    limit = forms.CharField(widget=AmountWidget, help_text="0 for none.")
+
+
+class ImportForm(forms.Form):
+    """Upload a file of transactions."""
+
+    file = forms.FileField(help_text="CSV in UTF-8, up to 20 MB.")
+    source = forms.RegexField(
+        r"^[a-z0-9][a-z0-9-]{0,20}$",
+        initial="bank",
+        help_text="Names where it comes from: small letters, digits, hyphens.",
+    )
+    currency = forms.CharField(max_length=3, initial="EUR")
+    overdraft_limit = forms.CharField(
+        initial="0", widget=AmountWidget, help_text="Of the accounts that the file opens."
+    )
+    skip_bad_rows = forms.BooleanField(
+        required=False, label="Import the good rows even if others are wrong"
+    )

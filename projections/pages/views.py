@@ -1,0 +1,422 @@
+"""The back office's pages. A view translates in, makes one call, translates out."""
+
+import re
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import msgspec
+from django.contrib import messages
+from django.core.files.uploadedfile import UploadedFile
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from ledger import access, handlers, import_jobs, imports, roles, store
+from ledger.api.problems import DOCUMENTED
+from ledger.api.serializers import account_id_of_reference, canonical_uuid, command_of
+from ledger.api.views import sender_of
+from ledger.errors import InvalidInputError, LedgerError, NotFoundError
+from ledger.models import Account, Command, ImportJob
+from ledger.service import bus
+from projections import queries
+from projections.pages import forms
+from projections.pages.common import page
+
+LIST_MAX = 50
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+
+ACTIONS: dict[str, tuple[str, str, type[forms.CommandForm]]] = {
+    "deposit": ("Deposit", "Deposit", forms.MoveForm),
+    "withdraw": ("Withdraw", "Withdraw", forms.MoveForm),
+    "transfer": ("Transfer", "Transfer", forms.TransferForm),
+    "hold": ("PlaceHold", "Place a hold", forms.HoldForm),
+    "adjust": ("AdjustBalance", "Adjust the balance", forms.AdjustForm),
+    "limit": ("SetOverdraftLimit", "Set the overdraft limit", forms.LimitForm),
+    "freeze": ("FreezeAccount", "Freeze", forms.ReasonForm),
+    "unfreeze": ("UnfreezeAccount", "Unfreeze", forms.ReasonForm),
+    "close": ("CloseAccount", "Close", forms.ReasonForm),
+}
+"""What can be done on an account's page: URL word to command, title and form."""
+
+
+@require_GET
+@page("")
+def home(request: HttpRequest) -> HttpResponse:
+    """Search, recent accounts, totals and health."""
+    if "read" not in roles.actions_of(request.user):
+        roles.require(request.user, "read_own")
+        own = Account.objects.filter(owner=request.user.get_username()).exclude(owner="")
+        return render(request, "pages/home.html", {"accounts": own[:LIST_MAX]})
+    return render(
+        request,
+        "pages/home.html",
+        {
+            "accounts": Account.objects.all()[:12],
+            "health": queries.health(),
+            "totals": queries.totals(),
+        },
+    )
+
+
+@require_GET
+@page("read")
+def search(request: HttpRequest) -> HttpResponse:
+    """One box: an account id, a command or transaction id, a reference, or a holder's name."""
+    text = request.GET.get("q", "").strip()
+    if "\x00" in text or len(text) > 100:
+        raise InvalidInputError("search for at most 100 printable characters", field="q")
+    if _UUID.fullmatch(text):
+        target = _by_id(text.lower())
+        if target:
+            return redirect(target)
+    found: list[Account] = []
+    if text and Account.objects.filter(pk=account_id_of_reference(text)).exists():
+        return redirect("account", account_id_of_reference(text))
+    if text:
+        pattern = re.sub(r"([\\%_])", r"\\\1", text.lower()) + "%"
+        found = list(
+            Account.objects.extra(  # noqa: S610  (parameters; serves ledger_account_holder)
+                where=["lower(holder) LIKE %s"], params=[pattern]
+            ).order_by("holder")[:LIST_MAX]
+        )
+        found += [
+            row for row in Account.objects.filter(reference=text)[:LIST_MAX] if row not in found
+        ]
+    return render(request, "pages/search.html", {"q": text, "accounts": found})
+
+
+def _by_id(identity: str) -> str:
+    if Account.objects.filter(pk=identity).exists():
+        return reverse("account", args=[identity])
+    if Command.objects.filter(pk=identity).exists():
+        return reverse("transaction", args=[identity])
+    return ""
+
+
+@require_http_methods(["GET", "POST"])
+@page("open")
+def open_account(request: HttpRequest) -> HttpResponse:
+    """Open an account."""
+    form = forms.OpenForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        body = form.body()
+        outcome = _send(request, form, "OpenAccount", body, {})
+        if outcome is not None:
+            return _done(request, outcome, outcome.events[0].account_id)
+    return render(request, "pages/command.html", {"form": form, "title": "Open an account"})
+
+
+def _send(
+    request: HttpRequest,
+    form: forms.CommandForm,
+    name: str,
+    body: dict[str, Any],
+    ids: dict[str, str],
+) -> handlers.Outcome | None:
+    """Send a form's command; None when it was refused, its words then in the form."""
+    try:
+        command, said = command_of(name, body, ids)
+        access.check_command(request.user, command)
+        outcome = bus.send_one(
+            handlers.envelope(
+                command,
+                sender=sender_of(request.user),
+                key=f"page/{form.cleaned_data['key']}",
+                actor=request.user.get_username(),
+                channel="page",
+                request=msgspec.to_builtins(said),
+            )
+        )
+        refusal: Exception | None = outcome.error
+        if outcome.error is not None:
+            refusal = access.hide_refusal(request.user, outcome.error, command)
+    except LedgerError as error:
+        refusal, outcome = error, None
+    if refusal is None:
+        return outcome
+    assert isinstance(refusal, LedgerError)  # noqa: S101  (refusals and LedgerErrors only)
+    listed = refusal.facts.get("errors") or [{"field": refusal.field, "detail": refusal.detail}]
+    for item in listed:
+        field = item["field"] if item["field"] in form.fields else None
+        form.add_error(field, item["detail"])
+    # A refusal is recorded under its key: the corrected form is another command.
+    form.data = form.data.copy()
+    form.data["key"] = str(uuid4())
+    return None
+
+
+def _done(request: HttpRequest, outcome: handlers.Outcome, account_id: str) -> HttpResponse:
+    words = "was already done" if outcome.replayed else "is recorded"
+    messages.success(request, f"{outcome.name} {words} at position {outcome.last_position}.")
+    query = urlencode({"at_least": outcome.last_position})
+    return redirect(f"{reverse('account', args=[account_id])}?{query}")
+
+
+def _at_least(request: HttpRequest) -> int:
+    text = request.GET.get("at_least", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise InvalidInputError("must be a whole number", field="at_least")
+    return min(int(text), store.last_position())
+
+
+def _account_context(request: HttpRequest, account_id: str) -> dict[str, Any]:
+    account_id = canonical_uuid(account_id, field="account_id")
+    access.check_account(request.user, account_id)
+    at_least = _at_least(request)
+    view = queries.account(account_id, at_least=at_least)
+    now, _ = store.settle()
+    lines = queries.activity(account_id, LIST_MAX)
+    return {
+        "view": view,
+        "account": view.account,
+        "available": view.account.available_at(now),
+        "held": view.account.held - sum(hold.amount for _, hold in view.account.due_holds(now)),
+        "holds": [
+            (hold_id, hold)
+            for hold_id, hold in view.account.holds.items()
+            if hold.expires_at is None or hold.expires_at > now
+        ],
+        "activity": lines,
+        "at_least": at_least,
+        "health": queries.health() if not view.is_current else None,
+    }
+
+
+@require_GET
+@page("")
+def account(request: HttpRequest, account_id: str) -> HttpResponse:
+    """Balance, chart, activity and what can be done."""
+    shown = _account_context(request, account_id)
+    return render(request, "pages/account.html", shown)
+
+
+@require_GET
+@page("")
+def account_live(request: HttpRequest, account_id: str) -> HttpResponse:
+    """The part of an account's page that refreshes itself while the projection catches up."""
+    return render(request, "pages/_account_live.html", _account_context(request, account_id))
+
+
+@require_GET
+@page("")
+def account_chart(request: HttpRequest, account_id: str) -> JsonResponse:
+    """Balance over time for the chart: seconds, and minor units as whole numbers."""
+    account_id = canonical_uuid(account_id, field="account_id")
+    access.check_account(request.user, account_id)
+    lines = queries.activity(account_id)[::-1]
+    return JsonResponse(
+        {
+            "times": [line.recorded_at for line in lines],
+            "balances": [line.balance for line in lines],
+            "versions": [line.version for line in lines],
+            "currency": lines[-1].currency if lines else "",
+        }
+    )
+
+
+@require_http_methods(["GET", "POST"])
+@page("")
+def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
+    """The form of one action on an account, and its submission."""
+    if action not in ACTIONS:
+        raise NotFoundError(f"there is no action {action}")
+    name, title, form_class = ACTIONS[action]
+    account_id = canonical_uuid(account_id, field="account_id")
+    access.check_account(request.user, account_id)
+    view = queries.account(account_id)
+    form = form_class(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        body = form.body()
+        ids = {"account_id": account_id}
+        if name not in ("FreezeAccount", "UnfreezeAccount", "CloseAccount"):
+            body["currency"] = view.account.currency
+        if name == "Transfer":
+            ids = {}
+            body["from_account_id"] = account_id
+            to = body.get("to_account_id", "")
+            if not _UUID.fullmatch(to):
+                body["to_account_id"] = account_id_of_reference(to)
+        outcome = _send(request, form, name, body, ids)
+        if outcome is not None:
+            return _done(request, outcome, account_id)
+    return render(
+        request,
+        "pages/command.html",
+        {"form": form, "title": title, "view": view, "account": view.account},
+    )
+
+
+@require_http_methods(["GET", "POST"])
+@page("hold")
+def act_on_hold(request: HttpRequest, account_id: str, hold_id: str, action: str) -> HttpResponse:
+    """Capture all of a hold, or release it; a page asks first."""
+    names = {"capture": "CaptureHold", "release": "ReleaseHold"}
+    if action not in names:
+        raise NotFoundError(f"there is no action {action}")
+    ids = {
+        "account_id": canonical_uuid(account_id, field="account_id"),
+        "hold_id": canonical_uuid(hold_id, field="hold_id"),
+    }
+    form = forms.CommandForm(request.POST or None)
+    view = queries.account(ids["account_id"])
+    if request.method == "POST" and form.is_valid():
+        outcome = _send(request, form, names[action], {}, ids)
+        if outcome is not None:
+            return _done(request, outcome, ids["account_id"])
+    title = f"{action.capitalize()} this hold"
+    return render(
+        request,
+        "pages/command.html",
+        {
+            "form": form,
+            "title": title,
+            "view": view,
+            "account": view.account,
+            "hold": view.account.holds.get(ids["hold_id"]),
+        },
+    )
+
+
+@require_http_methods(["GET", "POST"])
+@page("read")
+def transaction(request: HttpRequest, command_id: str) -> HttpResponse:
+    """A command with its events; a supervisor can reverse it."""
+    command_id = canonical_uuid(command_id, field="command_id")
+    row = Command.objects.filter(pk=command_id).first()
+    if row is None:
+        raise NotFoundError(f"transaction {command_id} does not exist")
+    form = forms.ReasonForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        roles.require(request.user, "reverse")
+        body = form.body() | {"transaction_id": command_id}
+        outcome = _send(request, form, "ReverseTransaction", body, {})
+        if outcome is not None:
+            return _done(request, outcome, outcome.events[0].account_id)
+    events = (
+        store.read_range(row.first_position, row.last_position or row.first_position)
+        if row.first_position
+        else []
+    )
+    return render(
+        request,
+        "pages/transaction.html",
+        {
+            "command": row,
+            "events": [(item, item.event) for item in events],
+            "form": form,
+            "reversible": any(item.event.delta for item in events)
+            and row.name != "ReverseTransaction",
+        },
+    )
+
+
+@require_http_methods(["GET", "POST"])
+@page("import")
+def import_file(request: HttpRequest) -> HttpResponse:
+    """Upload a file and see what it would do."""
+    form = forms.ImportForm(request.POST or None, request.FILES or None)
+    if request.method == "POST" and form.is_valid():
+        job = _preview(request, form)
+        if job is not None:
+            return redirect("import-job", job.pk)
+    jobs = ImportJob.objects.defer("content")[:10]
+    return render(request, "pages/import.html", {"form": form, "jobs": jobs})
+
+
+def _preview(request: HttpRequest, form: forms.ImportForm) -> ImportJob | None:
+    upload: UploadedFile = form.cleaned_data["file"]
+    if (upload.size or 0) > import_jobs.FILE_MAX:
+        form.add_error("file", "is larger than 20 MB: split it, or use manage.py import_transactions")
+        return None
+    job = ImportJob(
+        pk=str(uuid4()),
+        file_name=(upload.name or "file")[:200],
+        content=upload.read(),
+        options={name: form.cleaned_data[name] for name in ("source", "currency", "overdraft_limit", "skip_bad_rows")},
+        created_by=request.user,
+    )
+    try:
+        options = import_jobs.options_of(job)
+        parsed = imports.parse(imports.decode(bytes(job.content)), options)
+        if parsed.rows_total > import_jobs.ROWS_MAX:
+            raise InvalidInputError("has too many rows: use manage.py import_transactions", field="file")
+        job.result = imports.as_json(imports.preview(parsed, options))
+    except KeyError:
+        form.add_error("currency", "is not an ISO 4217 code in capitals such as EUR")
+        return None
+    except LedgerError as error:
+        form.add_error(error.field if error.field in form.fields else "file", error.detail)
+        return None
+    job.rows_total = parsed.rows_total
+    job.save()
+    return job
+
+
+def _job(request: HttpRequest, job_id: str) -> ImportJob:
+    job = ImportJob.objects.defer("content").filter(pk=canonical_uuid(job_id, field="job")).first()
+    if job is None:
+        raise NotFoundError("there is no such import")
+    return job
+
+
+@require_GET
+@page("import")
+def import_job(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Preview, progress and result of an import."""
+    job = _job(request, job_id)
+    template = "pages/_import_live.html" if request.headers.get("HX-Request") else "pages/import_job.html"
+    return render(request, template, {"job": job})
+
+
+@require_POST
+@page("import")
+def import_start(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Import what was previewed."""
+    job = _job(request, job_id)
+    import_jobs.start(job)
+    return redirect("import-job", job.pk)
+
+
+@require_GET
+def problem_type(request: HttpRequest, code: str) -> HttpResponse:
+    """What a problem's `type` leads to."""
+    if code not in DOCUMENTED:
+        return render(request, "errors/404.html", status=404)
+    return render(request, "pages/problem.html", {"code": code, "text": DOCUMENTED[code], "all": DOCUMENTED})
+
+
+@require_GET
+def healthz(request: HttpRequest) -> JsonResponse:
+    """Up: the process answers."""
+    del request
+    return JsonResponse({"status": "up"})
+
+
+READY_LAG_EVENTS = 10_000
+"""Beyond this lag the projections are called behind; commands and reads go on all the same."""
+
+
+@require_GET
+def readyz(request: HttpRequest) -> JsonResponse:
+    """Ready: the event store answers. Tells apart whether the projections are caught up."""
+    del request
+    try:
+        health = queries.health()
+    except DatabaseError:
+        return JsonResponse({"status": "down", "event_store": "does not answer"}, status=503)
+    caught_up = bool(health.generation) and health.lag_events == 0
+    body = {
+        "status": "ready",
+        "caught_up": caught_up,
+        "degraded": bool(health.redis_error or health.relay_error or health.parked)
+        or health.lag_events > READY_LAG_EVENTS,
+        "log_position": health.log_position,
+        "projected_position": health.projected_position,
+        "relayed_position": health.relayed_position,
+        "lag_events": health.lag_events,
+        "parked_accounts": len(health.parked),
+    }
+    return JsonResponse(body)

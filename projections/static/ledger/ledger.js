@@ -1,0 +1,81 @@
+// Three small things: "/" focuses the search, a form is sent once, and the balance chart.
+"use strict";
+
+document.addEventListener("keydown", (event) => {
+  const typing = /^(input|textarea|select)$/i.test(event.target.tagName);
+  const search = document.getElementById("search");
+  if (event.key === "/" && !typing && search) {
+    event.preventDefault();
+    search.focus();
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const button = event.target.querySelector("button[data-sending]");
+  if (!button) return;
+  if (button.getAttribute("aria-busy") === "true") {
+    event.preventDefault();
+    return;
+  }
+  button.setAttribute("aria-busy", "true");
+  button.textContent = button.dataset.sending;
+});
+window.addEventListener("pageshow", () => {
+  document.querySelectorAll("button[data-sending][aria-busy]").forEach((button) => {
+    button.removeAttribute("aria-busy");
+  });
+});
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+async function drawChart() {
+  const box = document.getElementById("chart");
+  if (!box || !window.uPlot) return;
+  const answer = await fetch(box.dataset.url, { headers: { Accept: "application/json" } });
+  if (!answer.ok) return;
+  const data = await answer.json();
+  if (data.times.length < 2) {
+    box.hidden = true;
+    return;
+  }
+  const digits = Number(box.dataset.digits);
+  const money = (minor) =>
+    (minor / 10 ** digits).toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  box.replaceChildren();
+  new uPlot(
+    {
+      width: box.clientWidth,
+      height: box.clientHeight - 30,
+      scales: { x: { time: false } },
+      legend: { show: false },
+      series: [
+        {},
+        {
+          label: data.currency,
+          stroke: colour("--pico-primary"),
+          width: 2,
+          paths: uPlot.paths.stepped({ align: 1 }),
+          points: { show: true, size: 5 },
+        },
+      ],
+      axes: [
+        { label: "version", stroke: colour("--pico-color"), grid: { show: false } },
+        {
+          size: 90,
+          stroke: colour("--pico-color"),
+          values: (_plot, ticks) => ticks.map(money),
+          grid: { stroke: colour("--pico-muted-border-color") },
+        },
+      ],
+    },
+    [data.versions, data.balances],
+    box,
+  );
+}
+
+document.addEventListener("DOMContentLoaded", drawChart);
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.target.id === "live") drawChart();
+});
