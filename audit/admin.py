@@ -1,76 +1,19 @@
 """The auditor's admin: everything to read, nothing to write, for every role, superusers included."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from audit.paginator import EstimatePaginator
 from audit.timeline import timeline_of
+from ledger.admin_base import ReadOnlyAdmin
 from ledger.errors import LedgerError
 from ledger.models import Account, Command, Event, ImportJob, Snapshot
-from ledger.roles import actions_of
-from projections.models import Generation, Relay
-
-
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
-    """No add, change, delete or action, by anybody."""
-
-    actions = None
-    list_per_page = 50
-    show_full_result_count = False
-    paginator = EstimatePaginator
-    # Exact look-ups only, each by an index; see `get_search_results`.
-    exact_search: ClassVar[Sequence[tuple[str, type]]] = ()
-
-    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
-        """Never."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Never."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Never."""
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """The auditor role and superusers."""
-        return "audit" in actions_of(request.user)
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        """As `has_view_permission`."""
-        return self.has_view_permission(request)
-
-    def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
-        """Shows the search box."""
-        return [name for name, _ in self.exact_search]
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """Rows where one of `exact_search` equals the term."""
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        found = queryset.none()
-        for name, kind in self.exact_search:
-            try:
-                value = kind(term)
-            except ValueError:
-                continue
-            if "\x00" in term or (kind is int and abs(value) > 2**62):
-                continue
-            found = found | queryset.filter(**{name: value})
-        return found, False
 
 
 def _timeline_link(account_id: object, text: object, **query: object) -> SafeString:
@@ -151,31 +94,6 @@ class SnapshotAdmin(ReadOnlyAdmin):
     list_display = ("position", "account_id", "version", "recorded_at", "state_schema")
     exact_search = (("account_id", UUID),)
     search_help_text = "An account id"
-
-
-@admin.register(Generation)
-class GenerationAdmin(ReadOnlyAdmin):
-    """Builds of the projections, their progress and drift."""
-
-    list_display = ("id", "status", "progress", "drift_total", "reason", "requested_by", "started_at")
-
-    @admin.display(description="progress")
-    def progress(self, generation: Generation) -> SafeString:
-        """A bar."""
-        return format_html(
-            '<progress max="{}" value="{}"></progress> {} of {} accounts',
-            max(generation.accounts_total, 1),
-            generation.accounts_done,
-            generation.accounts_done,
-            generation.accounts_total,
-        )
-
-
-@admin.register(Relay)
-class RelayAdmin(ReadOnlyAdmin):
-    """How far the log was copied to Kafka."""
-
-    list_display = ("topic", "position", "error", "updated_at")
 
 
 @admin.register(ImportJob)

