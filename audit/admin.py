@@ -10,7 +10,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from audit.timeline import timeline_of
+from audit.timeline import NAMES, timeline_of
 from ledger.admin_base import ReadOnlyAdmin
 from ledger.errors import LedgerError
 from ledger.models import Account, Command, Event, ImportJob, Snapshot
@@ -69,11 +69,13 @@ class AccountAdmin(ReadOnlyAdmin):
 
     def timeline(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
         """The account at a moment: state, events around it, difference to another moment."""
+        asked = {name: request.GET.get(name, "") for name in (*NAMES, "compare")}
+        shown: dict[str, Any] = {"asked": asked}
+        status = 200
         try:
-            shown: dict[str, Any] = {"timeline": timeline_of(str(account_id), request.GET.dict())}
-            status = 200
+            shown["timeline"] = timeline_of(str(account_id), asked)
         except LedgerError as error:
-            shown, status = {"error": error, "asked": request.GET.dict()}, 400
+            shown["error"], status = error, 400
         return TemplateResponse(
             request,
             "audit/timeline.html",

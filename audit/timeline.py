@@ -47,8 +47,6 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     permanent_query: str
     difference: history.Difference | None
     difference_fields: list[tuple[str, str, str]]
-    asked: Mapping[str, str]
-    compare: str
 
 
 def _whole(text: str, field: str) -> int:
@@ -162,8 +160,6 @@ def timeline_of(account_id: str, query: Mapping[str, str]) -> Timeline:
         permanent_query=_permanent(found),
         difference=difference,
         difference_fields=_difference_fields(difference),
-        asked={name: query.get(name, "") for name in NAMES},
-        compare=compare,
     )
 
 

@@ -17,5 +17,6 @@ prepare_environment() {
         echo "$wanted" > "$stamp"
     fi
     # platformdirs, used by the PostgreSQL wheel, warns without it.
-    export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
+    export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$PWD/.local/run}
+    mkdir -p -m 700 "$XDG_RUNTIME_DIR"
 }

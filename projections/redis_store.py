@@ -238,9 +238,12 @@ def apply(generation: str, changes: Iterable[Change]) -> list[int]:
 
 
 def activity(generation: str, account_id: str, limit: int) -> list[ActivityLine]:
-    """The newest activity of an account, newest first."""
+    """The newest activity of an account, newest first; empty if other code wrote it."""
     lines = client().lrange(_account_key(generation, "t", account_id), 0, limit - 1)
-    return [_activity_decoder.decode(line) for line in lines]
+    try:
+        return [_activity_decoder.decode(line) for line in lines]
+    except msgspec.MsgspecError:
+        return []
 
 
 def summary(generation: str, account_id: str) -> dict[str, int]:

@@ -47,7 +47,7 @@ async function drawChart() {
   new uPlot(
     {
       width: box.clientWidth,
-      height: box.clientHeight - 30,
+      height: box.clientHeight,
       scales: { x: { time: false } },
       legend: { show: false },
       series: [
@@ -61,7 +61,7 @@ async function drawChart() {
         },
       ],
       axes: [
-        { label: "version", stroke: colour("--pico-color"), grid: { show: false } },
+        { label: "version", incrs: [1, 2, 5, 10, 20, 50], stroke: colour("--pico-color"), grid: { show: false } },
         {
           size: 90,
           stroke: colour("--pico-color"),
