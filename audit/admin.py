@@ -49,7 +49,15 @@ class CommandAdmin(ReadOnlyAdmin):
 class AccountAdmin(ReadOnlyAdmin):
     """The heads, and the account timeline."""
 
-    list_display = ("timeline_link", "holder", "reference", "status", "balance", "currency", "version")
+    list_display = (
+        "timeline_link",
+        "holder",
+        "reference",
+        "status",
+        "balance",
+        "currency",
+        "version",
+    )
     exact_search = (("id", UUID), ("reference", str))
     search_help_text = "An account id, or a reference"
 

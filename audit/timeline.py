@@ -83,9 +83,14 @@ def shown(name: str, value: object, currency: str) -> str:
     """A state's field for people."""
     if name in MONEY_FIELDS and isinstance(value, int) and currency:
         return format_amount(value, currency)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {item}" for key, item in value.items()) or "none"
+    if isinstance(value, Mapping):  # holds
+        return "; ".join(_hold_shown(key, hold, currency) for key, hold in value.items()) or "none"
     return "" if value is None else str(value)
+
+
+def _hold_shown(hold_id: str, hold: Mapping[str, Any], currency: str) -> str:
+    until = f" until {hold['expires_at']}" if hold["expires_at"] else ""
+    return f"{format_amount(hold['amount'], currency)} for {hold['counterpart']}{until} ({hold_id})"
 
 
 def _fields(account: Account) -> list[tuple[str, str]]:
@@ -187,8 +192,7 @@ def _steps(recorded: RecordedEvent) -> list[str]:
     if recorded.type not in EVENT_TYPES:
         return [_pretty(payload)]
     return [
-        _pretty(step)
-        for step in upcasters.upcast(recorded.type, recorded.schema_version, payload)
+        _pretty(step) for step in upcasters.upcast(recorded.type, recorded.schema_version, payload)
     ]
 
 

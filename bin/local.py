@@ -37,7 +37,7 @@ class StartError(Exception):
 
 def say(text: str) -> None:
     """Print one line at once."""
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 def free_port() -> int:
@@ -105,14 +105,14 @@ class Child:
 
         account = pwd.getpwnam(user) if user else None
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(
                 command,
                 cwd="/" if user else ROOT,
                 env=env if env is not None else os.environ.copy(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,  # noqa: PLW1509
+                preexec_fn=die_with_parent,
                 start_new_session=True,
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
@@ -153,7 +153,7 @@ def _can_run(binary: Path, user: str | None) -> bool:
         return True
     account = pwd.getpwnam(user)
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [str(binary), "--version"],
             cwd="/",
             user=account.pw_uid,
@@ -209,7 +209,7 @@ class Postgres:
             return data
         account = pwd.getpwnam(self.user)
         os.chown(data, account.pw_uid, account.pw_gid)
-        reachable = subprocess.run(  # noqa: S603
+        reachable = subprocess.run(
             ["/bin/sh", "-c", f'test -w "{data}"'],
             cwd="/",
             user=account.pw_uid,
@@ -232,7 +232,7 @@ class Postgres:
             password_file.flush()
             if account:
                 os.chown(password_file.name, account.pw_uid, account.pw_gid)
-            subprocess.run(  # noqa: S603
+            subprocess.run(
                 [
                     str(self.bin / "initdb"),
                     *("-D", str(self.data), "-U", "postgres", "-E", "UTF8", "--no-locale"),
@@ -248,7 +248,7 @@ class Postgres:
 
     def is_ready(self) -> bool:
         """Whether it answers."""
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [str(self.bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port)],
             capture_output=True,
             check=False,
@@ -306,9 +306,9 @@ def kafka_missing() -> str:
         if shutil.which("mvn") is None:
             return "Kafka's jars are not here and there is no Maven to fetch them"
         say("  fetching Kafka with Maven (once)")
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [
-                *("mvn", "-q", "-B", "-f", str(ROOT / "deploy" / "kafka" / "pom.xml")),  # noqa: S607
+                *("mvn", "-q", "-B", "-f", str(ROOT / "deploy" / "kafka" / "pom.xml")),
                 *("dependency:copy-dependencies", f"-DoutputDirectory={KAFKA_LIB}"),
                 "-DincludeScope=runtime",
             ],
@@ -350,7 +350,7 @@ def start_kafka(base: Path, port: int, controller_port: int) -> Child:
     )
     java = ["java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{KAFKA_LIB}/*"]
     if not (home / "data" / "meta.properties").exists():
-        subprocess.run(  # noqa: S603
+        subprocess.run(
             [
                 *java,
                 *("kafka.tools.StorageTool", "format", "-c", str(properties)),
@@ -433,7 +433,7 @@ def run(command: list[str]) -> int:
         servers = Servers(Path(folder), ports=lambda _wanted, _name: free_port(), persistent=False)
         try:
             servers.start()
-            return subprocess.run(  # noqa: S603
+            return subprocess.run(
                 command, cwd=ROOT, env={**os.environ, **servers.env}, check=False
             ).returncode
         finally:
@@ -446,7 +446,7 @@ def manage(*arguments: str, env: dict[str, str]) -> None:
     Raises:
         StartError: it failed; carries its words.
     """
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
         env=env,
@@ -455,7 +455,9 @@ def manage(*arguments: str, env: dict[str, str]) -> None:
         text=True,
     )
     if done.returncode:
-        raise StartError(f"manage.py {arguments[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+        raise StartError(
+            f"manage.py {arguments[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+        )
 
 
 def processes(port: int, python: str) -> dict[str, list[str]]:
@@ -501,7 +503,6 @@ def _only_one() -> None:
         ) from None
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
-    os.set_inheritable(lock, False)
 
 
 def _supervise(children: dict[str, Child], start: Callable[[str], Child]) -> None:

@@ -13,28 +13,29 @@ from django.http import HttpRequest
 from ledger.roles import actions_of
 
 
-class EstimatePaginator(Paginator):
+class EstimatePaginator(Paginator):  # type: ignore[type-arg]  # not subscriptable at run time
     """Takes PostgreSQL's own estimate for an unfiltered table; counts at most 10,000 otherwise."""
 
     COUNT_MAX = 10_000
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]  # a property in Django as well
+    def count(self) -> int:
         """The estimated or bounded number of rows."""
-        query = self.object_list.query
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # the admin passes querysets
+        query = rows.query
         if not query.where:
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE relname = %s",
-                    [query.model._meta.db_table],
+                    [rows.model._meta.db_table],
                 )
                 estimate = int(cursor.fetchone()[0])
             if estimate > self.COUNT_MAX:
                 return estimate
-        return len(self.object_list.order_by()[: self.COUNT_MAX].values_list("pk"))
+        return len(rows.order_by()[: self.COUNT_MAX].values_list("pk"))
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
     """No add, change, delete or action, by anybody."""
 
     actions = None
@@ -64,7 +65,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         """As `has_view_permission`."""
         return self.has_view_permission(request)
 
-    def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
         """Shows the search box."""
         return [name for name, _ in self.exact_search]
 

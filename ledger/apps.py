@@ -27,8 +27,10 @@ class LedgerConfig(AppConfig):
 
 
 def grant_application_role(*, using: str, **_: Any) -> None:
-    """Give ``ledger_app`` what the web processes need: nothing on the ledger's own tables but
-    SELECT (writes go through ``ledger_append``), all rows of Django's."""
+    """Give ``ledger_app`` what the processes need, and the roles their groups.
+
+    On the ledger's own tables that is SELECT alone: writes go through ``ledger_append``.
+    """
     connection = connections[using]
     with connection.cursor() as cursor:
         for table in connection.introspection.table_names(cursor):

@@ -100,8 +100,8 @@ class CommandBus:
                 results = self._process_units([item.unit for item in taken])
                 for item, result in zip(taken, results, strict=True):
                     item.future.set_result(result)
-            except BaseException as error:  # noqa: BLE001  (the waiting threads must hear of it)
-                log.error("a batch of %d commands failed", len(taken), exc_info=error)
+            except BaseException as error:
+                log.exception("a batch of %d commands failed", len(taken))
                 for item in taken:
                     item.future.set_result([_as_exception(error)] * len(item.unit))
             with self._changed:
@@ -185,4 +185,3 @@ def _result_of(plan: Plan, item: Envelope, done: store.Appended) -> Result:
 
 def _as_exception(error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else RuntimeError(str(error))
-

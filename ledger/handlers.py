@@ -191,9 +191,7 @@ class Plan:
             # Its own id: a first try whose answer was lost with the connection did commit.
             is_own = known.command_id == item.command_id
             self.results[item.command_id] = lambda _: (
-                outcome_of(known.command_id)
-                if is_own
-                else _as_replay(outcome_of(known.command_id))
+                outcome_of(known.command_id) if is_own else _as_replay(outcome_of(known.command_id))
             )
         return True
 

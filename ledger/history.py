@@ -119,9 +119,7 @@ def state_at(account_id: str, moment: Moment) -> StateAt:
         account = Account(account_id=account_id)
     boundary: RecordedEvent | None = None
     seen = False
-    for recorded in _tail(
-        account_id, account.version, position=position, version=moment.version
-    ):
+    for recorded in _tail(account_id, account.version, position=position, version=moment.version):
         boundary = recorded
         if moment.effective_as_of is None or recorded.effective_at <= moment.effective_as_of:
             account = evolve(account, recorded.event)

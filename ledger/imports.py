@@ -30,7 +30,7 @@ from ledger.api.serializers import account_id_of_reference
 from ledger.domain import commands as c
 from ledger.domain.decide import Facts, apply, decide
 from ledger.domain.money import check_currency, format_amount, parse_amount, parse_signed
-from ledger.domain.state import Account
+from ledger.domain.state import Account, evolve
 from ledger.domain.times import parse_time
 from ledger.errors import InvalidInputError, LedgerError
 from ledger.handlers import Envelope, Outcome, envelope
@@ -461,15 +461,15 @@ def _send(
             rows_of.append(None)
         units.append([_envelope(_money_command(row, options), row.key, options, actor)])
         rows_of.append(row)
-    for row, [answer] in zip(rows_of, bus.send(units), strict=True):
+    for sent, [answer] in zip(rows_of, bus.send(units), strict=True):
         error = answer.error if isinstance(answer, Outcome) else answer
-        if row is None:
+        if sent is None:
             result.accounts_opened += error is None
         elif error is None:
             result.accepted += 1
         else:
             field = getattr(error, "field", None) or "line"
-            result.add_error(RowError(line=row.line, field=field, problem=str(error)))
+            result.add_error(RowError(line=sent.line, field=field, problem=str(error)))
 
 
 def _envelope(command: c.Command, key: str, options: Options, actor: str) -> Envelope:
@@ -490,8 +490,11 @@ class Contradiction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verification(msgspec.Struct, kw_only=True):
-    """Recorded against reproduced balances. `rows_equal` match to the cent; the rows of an account
-    after a contradiction carry its difference along and are still consistent among themselves."""
+    """Recorded against reproduced balances.
+
+    `rows_equal` match to the cent. The rows of an account after a contradiction carry its
+    difference along; those that follow from the row before are `rows_consistent`.
+    """
 
     rows_checked: int = 0
     rows_equal: int = 0
@@ -527,7 +530,7 @@ def _balances_after(account_ids: Sequence[str]) -> dict[str, int]:
     for recorded in store.read_streams(account_ids):
         if recorded.account_id != account.account_id:
             account = Account(account_id=recorded.account_id)
-        account = history.evolve(account, recorded.event)
+        account = evolve(account, recorded.event)
         balances[recorded.metadata.command_id] = account.balance
     return balances
 

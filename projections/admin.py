@@ -12,7 +12,15 @@ from projections.models import Generation, Relay
 class GenerationAdmin(ReadOnlyAdmin):
     """Builds of the projections, their progress and drift."""
 
-    list_display = ("id", "status", "progress", "drift_total", "reason", "requested_by", "started_at")
+    list_display = (
+        "id",
+        "status",
+        "progress",
+        "drift_total",
+        "reason",
+        "requested_by",
+        "started_at",
+    )
 
     @admin.display(description="progress")
     def progress(self, generation: Generation) -> SafeString:

@@ -29,7 +29,9 @@ class CurrentAccountSerializer(AccountStateSerializer):
     """An account now."""
 
     position = serializers.IntegerField()
-    source = serializers.ChoiceField(choices=["projection", "event-store"])
+    source = serializers.ChoiceField(  # type: ignore[assignment]  # a field named like a property
+        choices=["projection", "event-store"]
+    )
     projection = FreshnessSerializer()
 
 

@@ -16,7 +16,12 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not re-exported in its stubs
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
 
 from ledger.codec import RecordedEvent
 from projections import wire
@@ -91,7 +96,8 @@ def end_offsets(topic: Topic, admin: AdminClient) -> dict[int, int]:
         BrokerUnavailableError: no answer.
     """
     asked = {
-        TopicPartition(topic.name, number): OffsetSpec.latest() for number in range(topic.partitions)
+        TopicPartition(topic.name, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped there
+        for number in range(topic.partitions)
     }
     try:
         return {
@@ -121,22 +127,29 @@ def last_positions(topic: Topic) -> dict[int, int]:
     )
     found: dict[int, int] = {}
     try:
-        consumer.assign([TopicPartition(topic.name, number, ends[number] - 1) for number in waiting])
+        consumer.assign(
+            [TopicPartition(topic.name, number, ends[number] - 1) for number in waiting]
+        )
         while waiting:
             messages = consumer.consume(num_messages=len(waiting), timeout=TIMEOUT_SECONDS)
             if not messages:
                 raise BrokerUnavailableError("the last records of the topic could not be read")
             for message in messages:
-                number = message.partition()
-                if message.error() is not None:
-                    raise BrokerUnavailableError(str(message.error()))
-                found[number] = wire.from_message(message.value()).position
+                number, _, value = _record(message)
+                found[number] = wire.from_message(value).position
                 waiting.discard(number)
     except KafkaException as error:
         raise BrokerUnavailableError(str(error.args[0])) from error
     finally:
         consumer.close()
     return found
+
+
+def _record(message: Message) -> tuple[int, int, bytes]:
+    """Partition, offset and value of a record, or the error that came in its place."""
+    if message.error() is not None:
+        raise BrokerUnavailableError(str(message.error()))
+    return int(message.partition() or 0), int(message.offset() or 0), message.value() or b""
 
 
 class Publisher:
@@ -233,12 +246,7 @@ class Reader:
             messages = self._consumer.consume(num_messages=limit, timeout=timeout)
         except KafkaException as error:
             raise BrokerUnavailableError(str(error.args[0])) from error
-        records: list[tuple[int, int, bytes]] = []
-        for message in messages:
-            if message.error() is not None:
-                raise BrokerUnavailableError(str(message.error()))
-            records.append((message.partition(), message.offset(), message.value()))
-        return records
+        return [_record(message) for message in messages]
 
     def ends(self) -> dict[int, int]:
         """See `end_offsets`."""

@@ -8,6 +8,7 @@ the others go on.
 
 import logging
 import time
+
 from django.db import Error as DatabaseError
 from django.db import connection
 

@@ -247,7 +247,9 @@ def _first_difference(live: str, account_id: str) -> int | None:
     return None
 
 
-def run_inline(*, reason: str, requested_by: str, progress: Callable[[int, int], None]) -> Generation:
+def run_inline(
+    *, reason: str, requested_by: str, progress: Callable[[int, int], None]
+) -> Generation:
     """Build a whole generation in this process; `progress` gets accounts done and in total."""
     generation = start(reason=reason, requested_by=requested_by)
     done = 0

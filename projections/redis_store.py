@@ -43,7 +43,7 @@ local count = tonumber(ARGV[5])
 for i = 1, count do
   redis.call('LPUSH', KEYS[2], ARGV[at]); at = at + 1
 end
-redis.call('LTRIM', KEYS[2], 0, %d)
+redis.call('LTRIM', KEYS[2], 0, KEPT - 1)
 for key = 3, 4 do
   count = tonumber(ARGV[at]); at = at + 1
   for i = 1, count do
@@ -51,7 +51,7 @@ for key = 3, 4 do
   end
 end
 return -1
-""" % (ACTIVITY_KEPT - 1)
+""".replace("KEPT", str(ACTIVITY_KEPT))
 
 _activity_decoder = msgspec.json.Decoder(ActivityLine)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from django.conf import settings
 
 from ledger import store
+from ledger.codec import RecordedEvent
 from projections import kafka, wire
 from projections.kafka import BrokerUnavailableError, Publisher, Topic
 from projections.models import Relay
@@ -83,7 +84,7 @@ class _Copy:
         )
         return len(page)
 
-    def _is_there(self, event: store.RecordedEvent) -> bool:
+    def _is_there(self, event: RecordedEvent) -> bool:
         partition = wire.partition_of(event.account_id, self.topic.partitions)
         return event.position <= self.published.get(partition, 0)
 

@@ -38,7 +38,11 @@ RETRY_AFTER_SECONDS = 1
 CONTENT_TYPE = "application/problem+json"
 DOCUMENTED: Mapping[str, str] = {
     cls.code: f"{cls.title}. {(cls.__doc__ or '').strip().splitlines()[0]}"
-    for cls in (errors.LedgerError, *errors.LedgerError.__subclasses__(), *errors.Rejected.__subclasses__())
+    for cls in (
+        errors.LedgerError,
+        *errors.LedgerError.__subclasses__(),
+        *errors.Rejected.__subclasses__(),
+    )
 } | {
     "not_authenticated": "Sign in, or send a token as Authorization: Bearer.",
     "method_not_allowed": "The URL exists, the method does not.",
@@ -52,7 +56,7 @@ DOCUMENTED: Mapping[str, str] = {
 
 def status_of(error: errors.LedgerError) -> int:
     """The HTTP status for `error`."""
-    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)  # type: ignore[index]  # filtered
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
 def problem(
@@ -117,7 +121,7 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response:
         if body["status"] == 503 or isinstance(error, errors.ConflictError):
             headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     elif isinstance(error, exceptions.APIException):
-        code = error.default_code if isinstance(error.default_code, str) else "error"
+        code = str(error.default_code)
         body = problem(
             request,
             status=error.status_code,

@@ -5,7 +5,12 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
 from rest_framework import serializers
 
 from ledger.api import views
@@ -35,7 +40,7 @@ _FIELD_SCHEMAS: Mapping[type[Any], dict[str, Any]] = {
 }
 
 
-class _StrictFieldSchema(OpenApiSerializerFieldExtension):
+class _StrictFieldSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]  # untyped there
     """Tells spectacular the JSON type of our fields."""
 
     target_class = "ledger.api.serializers._StrictField"
@@ -59,7 +64,7 @@ class ProblemSerializer(serializers.Serializer[Any]):
     instance = serializers.CharField()
     code = serializers.CharField()
     correlation_id = serializers.CharField()
-    errors = serializers.ListField(child=serializers.DictField(), required=False)
+    errors = serializers.ListField(child=serializers.DictField(), required=False)  # type: ignore[assignment]  # a field named like a property
 
 
 class HoldStateSerializer(serializers.Serializer[Any]):
@@ -129,7 +134,7 @@ class EventSerializer(serializers.Serializer[Any]):
 class EventPageSerializer(serializers.Serializer[Any]):
     """A page of events."""
 
-    data = EventSerializer(many=True)
+    data = EventSerializer(many=True)  # type: ignore[assignment]  # a field named like a property
     has_more = serializers.BooleanField()
     next_cursor = serializers.CharField(allow_null=True)
 
@@ -137,7 +142,7 @@ class EventPageSerializer(serializers.Serializer[Any]):
 class AccountPageSerializer(serializers.Serializer[Any]):
     """A page of accounts."""
 
-    data = AccountStateSerializer(many=True)
+    data = AccountStateSerializer(many=True)  # type: ignore[assignment]  # a field named like a property
     has_more = serializers.BooleanField()
     next_cursor = serializers.CharField(allow_null=True)
 
@@ -214,45 +219,63 @@ accounts_view = extend_schema_view(
         responses={200: AccountPageSerializer, **READ_PROBLEMS},
     ),
 )(views.AccountsView)
-batch_view = extend_schema_view(post=extend_schema(
-    operation_id="batch",
-    request=BatchSerializer,
-    parameters=[COMMAND_PARAMETERS[0], COMMAND_PARAMETERS[2], COMMAND_PARAMETERS[3]],
-    responses={200: OpenApiTypes.OBJECT, **COMMAND_RESPONSES},
-))(views.BatchView)
-stream_view = extend_schema_view(get=extend_schema(
-    operation_id="account_events",
-    parameters=_PAGING,
-    responses={200: EventPageSerializer, **READ_PROBLEMS},
-))(views.StreamView)
-log_view = extend_schema_view(get=extend_schema(
-    operation_id="events", parameters=_PAGING, responses={200: EventPageSerializer, **READ_PROBLEMS}
-))(views.LogView)
-state_view = extend_schema_view(get=extend_schema(
-    operation_id="state",
-    parameters=[
-        *(_query(name, text) for name, text in _MOMENT.items()),
-        _query("effective_as_of", "Of what was known then, only what counted by this moment."),
-    ],
-    responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
-))(views.StateView)
-difference_view = extend_schema_view(get=extend_schema(
-    operation_id="difference",
-    parameters=[
-        _query(f"{side}_{name}", text) for side in ("from", "to") for name, text in _MOMENT.items()
-    ],
-    responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
-))(views.DifferenceView)
-outcome_view = extend_schema_view(get=extend_schema(
-    operation_id="command", responses={200: OutcomeSerializer, **READ_PROBLEMS}
-))(views.OutcomeView)
-outcomes_view = extend_schema_view(get=extend_schema(
-    operation_id="command_by_key",
-    parameters=[_query("idempotency_key", "The key that you sent.")],
-    responses={200: OutcomeSerializer, **READ_PROBLEMS},
-))(views.OutcomesView)
-trial_balance_view = extend_schema_view(get=extend_schema(
-    operation_id="trial_balance",
-    parameters=[_query(name, _MOMENT[name]) for name in ("position", "as_of")],
-    responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
-))(views.TrialBalanceView)
+batch_view = extend_schema_view(
+    post=extend_schema(
+        operation_id="batch",
+        request=BatchSerializer,
+        parameters=[COMMAND_PARAMETERS[0], COMMAND_PARAMETERS[2], COMMAND_PARAMETERS[3]],
+        responses={200: OpenApiTypes.OBJECT, **COMMAND_RESPONSES},
+    )
+)(views.BatchView)
+stream_view = extend_schema_view(
+    get=extend_schema(
+        operation_id="account_events",
+        parameters=_PAGING,
+        responses={200: EventPageSerializer, **READ_PROBLEMS},
+    )
+)(views.StreamView)
+log_view = extend_schema_view(
+    get=extend_schema(
+        operation_id="events",
+        parameters=_PAGING,
+        responses={200: EventPageSerializer, **READ_PROBLEMS},
+    )
+)(views.LogView)
+state_view = extend_schema_view(
+    get=extend_schema(
+        operation_id="state",
+        parameters=[
+            *(_query(name, text) for name, text in _MOMENT.items()),
+            _query("effective_as_of", "Of what was known then, only what counted by this moment."),
+        ],
+        responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
+    )
+)(views.StateView)
+difference_view = extend_schema_view(
+    get=extend_schema(
+        operation_id="difference",
+        parameters=[
+            _query(f"{side}_{name}", text)
+            for side in ("from", "to")
+            for name, text in _MOMENT.items()
+        ],
+        responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
+    )
+)(views.DifferenceView)
+outcome_view = extend_schema_view(
+    get=extend_schema(operation_id="command", responses={200: OutcomeSerializer, **READ_PROBLEMS})
+)(views.OutcomeView)
+outcomes_view = extend_schema_view(
+    get=extend_schema(
+        operation_id="command_by_key",
+        parameters=[_query("idempotency_key", "The key that you sent.")],
+        responses={200: OutcomeSerializer, **READ_PROBLEMS},
+    )
+)(views.OutcomesView)
+trial_balance_view = extend_schema_view(
+    get=extend_schema(
+        operation_id="trial_balance",
+        parameters=[_query(name, _MOMENT[name]) for name in ("position", "as_of")],
+        responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
+    )
+)(views.TrialBalanceView)

@@ -37,7 +37,9 @@ def canonical_uuid(text: object, *, field: str) -> str:
     """The one spelling of an id: lower case with hyphens; other spellings are refused."""
     if isinstance(text, str) and _UUID.fullmatch(text.lower()):
         return text.lower()
-    raise InvalidInputError("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057", field=field)
+    raise InvalidInputError(
+        "must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057", field=field
+    )
 
 
 def account_id_of_reference(reference: str) -> str:
@@ -131,7 +133,9 @@ class CurrencyField(_StrictField):
 class AmountField(_StrictField):
     """A decimal string; read with the currency of the same request, see `StrictSerializer`."""
 
-    def __init__(self, *, currency: str = "currency", kind: str = "positive", **options: Any) -> None:
+    def __init__(
+        self, *, currency: str = "currency", kind: str = "positive", **options: Any
+    ) -> None:
         super().__init__(**options)
         self.currency = currency
         self.kind = kind

@@ -247,7 +247,9 @@ class BatchView(LedgerView):
             },
             status=status,
         )
-        positions = [result.last_position for result in results if isinstance(result, handlers.Outcome)]
+        positions = [
+            result.last_position for result in results if isinstance(result, handlers.Outcome)
+        ]
         if any(positions):
             response["Ledger-Position"] = str(max(filter(None, positions)))
         if results and all(getattr(result, "replayed", False) for result in results):
@@ -272,7 +274,9 @@ class BatchView(LedgerView):
                 command, said = _batch_command(item)
                 access.check_command(request.user, command)
             except errors.LedgerError as error:
-                for found in error.facts.get("errors") or [{"field": error.field or "", "detail": error.detail}]:
+                for found in error.facts.get("errors") or [
+                    {"field": error.field or "", "detail": error.detail}
+                ]:
                     field = f"commands[{number}].{found['field']}".rstrip(".")
                     listed.append({"field": field, "code": error.code, "detail": found["detail"]})
                 if isinstance(error, errors.ForbiddenError):
@@ -450,7 +454,11 @@ class DifferenceView(LedgerView):
                 "before": state_as_json(found.before),
                 "after": state_as_json(found.after),
                 "changes": [
-                    {"field": name, "before": _shown(name, old, currency), "after": _shown(name, new, currency)}
+                    {
+                        "field": name,
+                        "before": _shown(name, old, currency),
+                        "after": _shown(name, new, currency),
+                    }
                     for name, old, new in found.changes
                 ],
                 "events": [event_as_json(event) for event in found.events],
@@ -488,9 +496,7 @@ class OutcomesView(LedgerView):
         key = params.get("idempotency_key")
         if not key:
             raise errors.InvalidInputError("is required", field="idempotency_key")
-        row = Command.objects.filter(
-            sender=sender_of(request.user), idempotency_key=key
-        ).first()
+        row = Command.objects.filter(sender=sender_of(request.user), idempotency_key=key).first()
         if row is None:
             raise errors.NotFoundError("no command was recorded under this key: it may be sent")
         return Response(outcome_detail(request, row))
@@ -546,9 +552,7 @@ class AccountsView(CommandView):
         limit = _limit(params)
         found = list(rows[: limit + 1])
         now, _ = store.settle()
-        items = [
-            account_as_json(history.trusted(head_of(row)), now=now) for row in found
-        ]
+        items = [account_as_json(history.trusted(head_of(row)), now=now) for row in found]
         last = found[limit - 1].id if len(found) > limit else None
         return page(request, items, limit, "after", last)
 

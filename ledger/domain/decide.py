@@ -463,5 +463,3 @@ def apply(accounts: Mapping[str, Account], decided: Sequence[Decided]) -> dict[s
     for account_id, event, _ in decided:
         after[account_id] = evolve(after.get(account_id, accounts[account_id]), event)
     return after
-
-

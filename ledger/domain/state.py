@@ -48,8 +48,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return self.balance - self.held + self.overdraft_limit
 
     def available_at(self, now: datetime) -> int:
-        """As `available`, but a hold whose time has passed no longer counts, expired at `now`
-        even when the expiry has not been recorded yet."""
+        """As `available`, without holds whose time has passed by `now`, recorded or not."""
         return self.available + sum(hold.amount for _, hold in self.due_holds(now))
 
     def due_holds(self, now: datetime) -> list[tuple[str, Hold]]:
@@ -76,7 +75,7 @@ def _with_hold(state: Account, hold_id: str, hold: Hold | None) -> Account:
     )
 
 
-def evolve(state: Account, event: e.Event) -> Account:  # noqa: C901, PLR0911  (one case per event)
+def evolve(state: Account, event: e.Event) -> Account:  # noqa: C901  (one case per event)
     """Return the account after `event`. Total over every event type of this code."""
     version = state.version + 1
     match event:

@@ -1,8 +1,8 @@
 """What every page has: who may do what, and how money and moments are shown."""
 
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec
 from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, cast
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
@@ -39,7 +39,7 @@ def page(action: str) -> Callable[[View[P]], View[P]]:
             except LedgerError as error:
                 return error_page(request, error)
 
-        return checked
+        return cast(View[P], checked)
 
     return decorate
 

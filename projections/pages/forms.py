@@ -17,9 +17,7 @@ class CommandForm(forms.Form):
 
     def body(self) -> dict[str, Any]:
         """What was filled in, as the API wants it."""
-        return {
-            name: value for name, value in self.cleaned_data.items() if value and name != "key"
-        }
+        return {name: value for name, value in self.cleaned_data.items() if value and name != "key"}
 
 
 class AmountWidget(forms.TextInput):

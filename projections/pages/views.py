@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import msgspec
 from django.contrib import messages
-from django.core.files.uploadedfile import UploadedFile
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
@@ -78,9 +77,9 @@ def search(request: HttpRequest) -> HttpResponse:
     if text:
         pattern = re.sub(r"([\\%_])", r"\\\1", text.lower()) + "%"
         found = list(
-            Account.objects.extra(  # noqa: S610  (parameters; serves ledger_account_holder)
-                where=["lower(holder) LIKE %s"], params=[pattern]
-            ).order_by("holder")[:LIST_MAX]
+            Account.objects.extra(where=["lower(holder) LIKE %s"], params=[pattern]).order_by(
+                "holder"
+            )[:LIST_MAX]
         )
         found += [
             row for row in Account.objects.filter(reference=text)[:LIST_MAX] if row not in found
@@ -143,8 +142,7 @@ def _send(
         field = item["field"] if item["field"] in form.fields else None
         form.add_error(field, item["detail"])
     # A refusal is recorded under its key: the corrected form is another command.
-    form.data = form.data.copy()
-    form.data["key"] = str(uuid4())
+    form.data = dict(form.data.items()) | {"key": str(uuid4())}
     return None
 
 
@@ -327,22 +325,29 @@ def import_file(request: HttpRequest) -> HttpResponse:
 
 
 def _preview(request: HttpRequest, form: forms.ImportForm) -> ImportJob | None:
-    upload: UploadedFile = form.cleaned_data["file"]
+    upload = form.cleaned_data["file"]
     if (upload.size or 0) > import_jobs.FILE_MAX:
-        form.add_error("file", "is larger than 20 MB: split it, or use manage.py import_transactions")
+        form.add_error(
+            "file", "is larger than 20 MB: split it, or use manage.py import_transactions"
+        )
         return None
     job = ImportJob(
         pk=str(uuid4()),
         file_name=(upload.name or "file")[:200],
         content=upload.read(),
-        options={name: form.cleaned_data[name] for name in ("source", "currency", "overdraft_limit", "skip_bad_rows")},
-        created_by=request.user,
+        options={
+            name: form.cleaned_data[name]
+            for name in ("source", "currency", "overdraft_limit", "skip_bad_rows")
+        },
+        created_by_id=int(request.user.pk or 0),
     )
     try:
         options = import_jobs.options_of(job)
         parsed = imports.parse(imports.decode(bytes(job.content)), options)
         if parsed.rows_total > import_jobs.ROWS_MAX:
-            raise InvalidInputError("has too many rows: use manage.py import_transactions", field="file")
+            raise InvalidInputError(
+                "has too many rows: use manage.py import_transactions", field="file"
+            )
         job.result = imports.as_json(imports.preview(parsed, options))
     except KeyError:
         form.add_error("currency", "is not an ISO 4217 code in capitals such as EUR")
@@ -367,7 +372,9 @@ def _job(request: HttpRequest, job_id: str) -> ImportJob:
 def import_job(request: HttpRequest, job_id: str) -> HttpResponse:
     """Preview, progress and result of an import."""
     job = _job(request, job_id)
-    template = "pages/_import_live.html" if request.headers.get("HX-Request") else "pages/import_job.html"
+    template = (
+        "pages/_import_live.html" if request.headers.get("HX-Request") else "pages/import_job.html"
+    )
     return render(request, template, {"job": job})
 
 
@@ -385,7 +392,9 @@ def problem_type(request: HttpRequest, code: str) -> HttpResponse:
     """What a problem's `type` leads to."""
     if code not in DOCUMENTED:
         return render(request, "errors/404.html", status=404)
-    return render(request, "pages/problem.html", {"code": code, "text": DOCUMENTED[code], "all": DOCUMENTED})
+    return render(
+        request, "pages/problem.html", {"code": code, "text": DOCUMENTED[code], "all": DOCUMENTED}
+    )
 
 
 @require_GET

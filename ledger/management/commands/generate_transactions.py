@@ -12,7 +12,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-COLUMNS = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account".split(";")
+COLUMNS = [
+    "trans_id",
+    "account_id",
+    "date",
+    "type",
+    "operation",
+    "amount",
+    "balance",
+    "k_symbol",
+    "bank",
+    "account",
+]
 
 
 def simulate(rows: int, accounts: int, seed: int, first_day: date) -> Any:
@@ -28,7 +39,12 @@ def simulate(rows: int, accounts: int, seed: int, first_day: date) -> Any:
             if number > rows:
                 return
             if cents[account] < 20_000 or dice.random() < 0.2:
-                amount, kind, how, why = salary[account], "credit", "collection from another bank", ""
+                amount, kind, how, why = (
+                    salary[account],
+                    "credit",
+                    "collection from another bank",
+                    "",
+                )
             elif dice.random() < 0.1:
                 amount, kind, how, why = dice.randrange(1, 900), "credit", "", "interest credited"
             elif dice.random() < 0.5:

@@ -53,7 +53,9 @@ class Command(BaseCommand):
             c.OpenAccount(
                 account_id=account_id, holder="Demo Customer", currency="EUR", owner="customer"
             ),
-            c.Deposit(account_id=account_id, amount=125_000, currency="EUR", memo="Opening deposit"),
+            c.Deposit(
+                account_id=account_id, amount=125_000, currency="EUR", memo="Opening deposit"
+            ),
             c.PlaceHold(account_id=account_id, amount=4_500, currency="EUR", counterpart="card"),
         ]
         for number, command in enumerate(steps):
