@@ -167,11 +167,13 @@ def _decide_and_append(units: Sequence[Unit]) -> tuple[Plan, store.Appended]:
     loaded = store.load(
         accounts=sorted({account for item in items for account in item.command.account_ids}),
         keys=[item.identity for item in items if not item.dry_run],
-        transactions=[
-            transaction_id
-            for item in items
-            if (transaction_id := getattr(item.command, "transaction_id", None))
-        ],
+        transactions=sorted(
+            {
+                transaction_id
+                for item in items
+                if (transaction_id := getattr(item.command, "transaction_id", None))
+            }
+        ),
     )
     plan = Plan(loaded)
     plan.run(units)
