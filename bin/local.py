@@ -354,7 +354,7 @@ def start_kafka(base: Path, port: int, controller_port: int) -> Child:
             [
                 *java,
                 *("kafka.tools.StorageTool", "format", "-c", str(properties)),
-                *("-t", secrets.token_urlsafe(16)),
+                f"--cluster-id={secrets.token_urlsafe(16)}",  # it may begin with a hyphen
             ],
             check=True,
             capture_output=True,

@@ -38,13 +38,12 @@ def _apply_once(
 ) -> tuple[dict[str, list[RecordedEvent]], bool]:
     """One write per account; returns what is left to do, and whether a race was lost."""
     account_ids = list(waiting)
-    changes: list[Change] = []
+    changes: list[tuple[Change, int]] = []
     left: dict[str, list[RecordedEvent]] = {}
     lost = False
-    entries = redis_store.load(generation, account_ids)
-    for account_id, entry in zip(account_ids, entries, strict=True):
-        if entry is None:
-            redis_store.forget(generation, account_id)
+    stored = redis_store.load_stored(generation, account_ids)
+    for account_id, found in zip(account_ids, stored, strict=True):
+        entry = found.entry
         account = entry.account if entry else Account(account_id=account_id)
         events = [event for event in waiting[account_id] if event.version > account.version]
         if not events:
@@ -55,11 +54,13 @@ def _apply_once(
             log.error("account %s is parked: %s", account_id, error)  # noqa: TRY400  (no bug)
             redis_store.park(generation, account_id, error.detail)
             continue
-        changes.append(change)
+        if entry is None and (found.version or events[0].version > 1):
+            redis_store.suspect(generation)  # lost, or in a generation that is still being built
+        changes.append((change, found.version))
         if change.account.version < events[-1].version:
             left[account_id] = events
     answers = redis_store.apply(generation, changes)
-    for change, answer in zip(changes, answers, strict=True):
+    for (change, _), answer in zip(changes, answers, strict=True):
         if answer != -1:
             lost = True
             left[change.account.account_id] = waiting[change.account.account_id]

@@ -4,6 +4,7 @@ The publisher hands nothing over as sent before the broker has acknowledged it.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -73,6 +74,7 @@ def ensure_topic(topic: Topic) -> None:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
+            _wait_for_leaders(topic)
             return
         if len(known.partitions) != topic.partitions:
             raise TopicMismatchError(
@@ -106,6 +108,20 @@ def end_offsets(topic: Topic, admin: AdminClient) -> dict[int, int]:
         }
     except KafkaException as error:
         raise BrokerUnavailableError(str(error.args[0])) from error
+
+
+def _wait_for_leaders(topic: Topic) -> None:
+    """A new topic answers "not leader" for a moment; a client that heard it keeps to it."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while True:
+        try:
+            end_offsets(topic, AdminClient({"bootstrap.servers": topic.servers, **_QUIET}))
+        except BrokerUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def last_positions(topic: Topic) -> dict[int, int]:

@@ -92,8 +92,8 @@ def dispatch(generation: Generation) -> None:
 def ensure(*, reason: str) -> None:
     """Make sure that a live generation exists or is on its way. Safe to call at any time.
 
-    Starts a build when none is there, resumes one that lost its workers, gives one up that Redis no
-    longer knows.
+    Starts a build when none is there, when the live one was made by other code or has lost an
+    account; resumes one that lost its workers; gives one up that Redis no longer knows.
     """
     with single_flight(LOCK) as got:
         if not got:
@@ -109,10 +109,13 @@ def ensure(*, reason: str) -> None:
                 dispatch(row)
             return
         current = Generation.objects.filter(status="live").first()
-        if live and current is not None and str(current.pk) == live and current.schema == SCHEMA:
-            return
         if live and current is not None and str(current.pk) == live:
-            reason = "the projections were made by other code"
+            if current.schema != SCHEMA:
+                reason = "the projections were made by other code"
+            elif redis_store.is_suspect(live):
+                reason = "an account was lost from Redis"
+            else:
+                return
         dispatch(start(reason=reason, requested_by="system"))
 
 
@@ -213,7 +216,7 @@ def _build_account(
             at_old = _fold_until(account, chunk, old.account.version)
         change = balances.project(account, chunk)
         account = change.account
-        if redis_store.apply(generation, [change]) != [-1]:
+        if redis_store.apply(generation, [(change, change.before_version)]) != [-1]:
             met = chunk[-1]
     if met is not None:  # the projector was here too: make sure that nobody stopped half-way
         apply_events(generation, [met])

@@ -10,6 +10,7 @@ the stored version is the one it was computed from: redelivery, zombies and race
     {prefix}:progress          hash: partition -> log position projected without a gap
     {prefix}:offsets           hash: partition -> next offset of the feed
     {prefix}:{gen}:parked      hash: account -> why it cannot be projected
+    {prefix}:{gen}:suspect     set when an account was lost from it, so totals may be wrong
     {prefix}:{gen}:{bNN}:a:ID  hash: v version, p position, s state
     {prefix}:{gen}:{bNN}:t:ID  list: activity, newest first
     {prefix}:{gen}:{bNN}:s:ID  hash: summary
@@ -36,10 +37,10 @@ UNAVAILABLE = RedisError
 _APPLY = """
 local stored = tonumber(redis.call('HGET', KEYS[1], 'v') or '0')
 if stored ~= tonumber(ARGV[1]) then return stored end
-if stored == 0 then redis.call('DEL', KEYS[2], KEYS[3]) end
-redis.call('HSET', KEYS[1], 'v', ARGV[2], 'p', ARGV[3], 's', ARGV[4])
-local at = 6
-local count = tonumber(ARGV[5])
+if ARGV[2] == '0' then redis.call('DEL', KEYS[2], KEYS[3]) end
+redis.call('HSET', KEYS[1], 'v', ARGV[3], 'p', ARGV[4], 's', ARGV[5])
+local at = 7
+local count = tonumber(ARGV[6])
 for i = 1, count do
   redis.call('LPUSH', KEYS[2], ARGV[at]); at = at + 1
 end
@@ -61,6 +62,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     account: Account
     position: int
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored for an account: its version, and the entry if it can be trusted."""
+
+    version: int
+    entry: Entry | None
 
 
 def client() -> Any:
@@ -118,7 +126,7 @@ def go_live(generation: str) -> str:
     pipeline = client().pipeline(transaction=True)
     pipeline.get(_key("live"))
     pipeline.set(_key("live"), generation)
-    pipeline.delete(_key("building"))
+    pipeline.delete(_key("building"), _key(generation, "suspect"))
     before: bytes | None = pipeline.execute()[0]
     return _text(before)
 
@@ -191,28 +199,42 @@ def _entry(fields: Sequence[bytes | None]) -> Entry | None:
     return Entry(account=account, position=int(position))
 
 
-def load(generation: str, account_ids: Sequence[str]) -> list[Entry | None]:
-    """The entries of accounts, in order; None where there is none that can be trusted."""
+def load_stored(generation: str, account_ids: Sequence[str]) -> list[Stored]:
+    """What is stored for accounts, in order; version 0 where there is nothing."""
     pipeline = client().pipeline(transaction=False)
     for account_id in account_ids:
         pipeline.hmget(_account_key(generation, "a", account_id), "v", "p", "s")
-    return [_entry(fields) for fields in pipeline.execute()]
+    return [
+        Stored(version=int(fields[0] or 0), entry=_entry(fields)) for fields in pipeline.execute()
+    ]
 
 
-def forget(generation: str, account_id: str) -> None:
-    """Delete an entry that cannot be trusted."""
-    client().delete(_account_key(generation, "a", account_id))
+def load(generation: str, account_ids: Sequence[str]) -> list[Entry | None]:
+    """The entries of accounts, in order; None where there is none that can be trusted."""
+    return [stored.entry for stored in load_stored(generation, account_ids)]
 
 
-def apply(generation: str, changes: Iterable[Change]) -> list[int]:
-    """Write changes, each guarded by the version it was computed from.
+def suspect(generation: str) -> None:
+    """Note that an account was lost from a generation: its totals may be wrong."""
+    client().set(_key(generation, "suspect"), 1)
 
-    Returns per change -1 when it was applied, else the version that is stored.
+
+def is_suspect(generation: str) -> bool:
+    """Whether an account was lost from a generation."""
+    return bool(client().exists(_key(generation, "suspect")))
+
+
+def apply(generation: str, changes: Iterable[tuple[Change, int]]) -> list[int]:
+    """Write changes, each guarded by the version that was stored when it was computed.
+
+    A change from version 0 on replaces what is stored, activity and summary included. Returns per
+    change -1 when it was applied, else the version that is stored.
     """
     pipeline = client().pipeline(transaction=False)
-    for change in changes:
+    for change, stored_version in changes:
         account_id = change.account.account_id
         arguments: list[Any] = [
+            stored_version,
             change.before_version,
             change.account.version,
             change.position,

@@ -1,0 +1,591 @@
+"""Relay, projector, rebuild and queries, each on a real Kafka broker and on the log bus."""
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not re-exported
+from django.conf import settings as django_settings
+from django.db import connection
+
+from ledger import codec, history, store
+from ledger.domain import commands as c
+from ledger.domain.state import Account
+from ledger.errors import StateIncompleteError
+from projections import apply, balances, feeds, kafka, queries, rebuild, redis_store, relay, wire
+from projections.models import Generation, Relay
+from projections.projector import Projector
+from tests.conftest import Sender, in_threads
+from tests.ledger.test_bus import inject_event
+
+Projectors = Callable[[], Projector]
+
+
+@pytest.fixture
+def new_projector() -> Iterator[Projectors]:
+    """Makes projectors, closed at the end."""
+    made: list[Projector] = []
+
+    def make() -> Projector:
+        made.append(Projector())
+        return made[-1]
+
+    yield make
+    for projector in made:
+        projector.close()
+
+
+@pytest.fixture
+def world(own_log: str, own_redis: str, event_bus: str, send_own: Sender, monkeypatch: Any) -> Sender:
+    """A log, Redis keys and a topic of one's own, with a live generation; no Celery needed."""
+
+    def build_now(generation: Generation) -> None:
+        for shard in range(generation.shards_total):
+            rebuild.build_shard(generation.pk, shard)
+
+    monkeypatch.setattr(rebuild, "dispatch", build_now)
+    rebuild.ensure(reason="test")
+    return send_own
+
+
+def settle(projector: Projector) -> None:
+    """Relay and project until the projections say that they hold everything."""
+    for _ in range(400):
+        relay.run(budget_seconds=30, linger_seconds=0)
+        projector.step()
+        if queries.health().generation and queries.health().lag_events == 0:
+            return
+    raise AssertionError(f"not settled: {queries.health()}")
+
+
+def traffic(send: Sender, rounds: int = 20, seed: int = 1) -> list[str]:
+    """Accounts with deposits, withdrawals, transfers and holds."""
+    dice = random.Random(seed)
+    accounts = [send.open(balance=10_000) for _ in range(5)]
+    for _ in range(rounds):
+        payer, payee = dice.sample(accounts, 2)
+        amount = dice.randint(1, 900)
+        command: c.Command = dice.choice(
+            [
+                c.Deposit(account_id=payer, amount=amount, currency="EUR", counterpart="bank:1"),
+                c.Withdraw(account_id=payer, amount=amount, currency="EUR"),
+                c.PlaceHold(account_id=payer, amount=amount, currency="EUR"),
+                c.Transfer(from_account_id=payer, to_account_id=payee, amount=amount, currency="EUR"),
+            ]
+        )
+        send(command)
+    return accounts
+
+
+def assert_redis_equals_replay() -> None:
+    """Accounts, activity, summary and totals are what a fold of the whole log gives."""
+    live, _ = redis_store.generations()
+    totals: dict[str, int] = {}
+    ids = store.account_ids_after("00000000-0000-0000-0000-000000000000", 10_000)
+    for account_id in ids:
+        events = store.read_stream(account_id, limit=100_000)
+        expected = balances.project(Account(account_id=account_id), events)
+        [entry] = redis_store.load(live, [account_id])
+        assert entry is not None
+        assert (entry.account, entry.position) == (expected.account, expected.position)
+        assert redis_store.activity(live, account_id, 100) == expected.activity[::-1]
+        assert redis_store.summary(live, account_id) == expected.summary
+        for name, amount in expected.totals.items():
+            totals[name] = totals.get(name, 0) + amount
+    assert redis_store.totals(live) == totals
+
+
+def topic_records() -> dict[int, list[dict[str, Any]]]:
+    """Everything in the topic, by partition."""
+    topic = relay.topic_from_settings()
+    ends = kafka.end_offsets(topic, AdminClient({"bootstrap.servers": topic.servers}))
+    consumer = Consumer({"bootstrap.servers": topic.servers, "group.id": uuid4().hex})
+    consumer.assign([TopicPartition(topic.name, number, 0) for number in ends])
+    records: dict[int, list[dict[str, Any]]] = {number: [] for number in ends}
+    for _ in range(sum(ends.values())):
+        message = consumer.poll(10)
+        assert message is not None
+        assert message.error() is None
+        value = json.loads(message.value() or b"")
+        assert (message.key() or b"").decode() == value["subject"]
+        records[int(message.partition() or 0)].append(value)
+    consumer.close()
+    return records
+
+
+def assert_topic_is_the_log() -> None:
+    """Every event once, each account's in order and without a gap."""
+    records = topic_records()
+    positions = sorted(record["position"] for part in records.values() for record in part)
+    assert positions == list(range(1, store.last_position() + 1))
+    for number, part in records.items():
+        versions: dict[str, int] = {}
+        for record in part:
+            assert wire.partition_of(record["subject"], 12) == number
+            assert record["version"] == versions.get(record["subject"], 0) + 1
+            versions[record["subject"]] = record["version"]
+
+
+class TestWire:
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536),
+         (b"a-little-bit-longer-string", -1486304829),
+         (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971), (b"abc", 479470107)],
+    )  # fmt: skip
+    def test_partitions_as_java_does(self, key: bytes, value: int) -> None:
+        """The vectors of Kafka's own test, UtilsTest.testMurmur2."""
+        assert wire.murmur2(key) == value & 0xFFFFFFFF
+
+    def test_message_is_a_cloud_event_and_round_trips(self, send: Sender) -> None:
+        [event] = store.read_stream(send.open())
+        value = json.loads(wire.to_message(event))
+        assert value["specversion"] == "1.0"
+        assert value["id"] == str(event.position)
+        assert value["type"] == "ledger.AccountOpened.v1"
+        assert all(name.isalnum() and name.islower() for name in value)
+        again = wire.from_message(wire.to_message(event))
+        assert codec.leaf_hash_of(again) == event.leaf_hash
+        assert again.event == event.event
+
+
+@pytest.mark.parametrize("event_bus", ["kafka"], indirect=True)
+class TestRelay:
+    def test_copies_every_event_once_in_order(self, world: Sender) -> None:
+        traffic(world, 60)
+        assert relay.run(budget_seconds=30, linger_seconds=0) == store.last_position()
+        assert_topic_is_the_log()
+        assert Relay.objects.get(topic=django_settings.LEDGER_TOPIC).position == store.last_position()
+
+    def test_killed_between_produce_and_bookkeeping_leaves_no_gap_and_no_double(
+        self, world: Sender, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever prefix the broker has, and whatever the note says, the rest is added once."""
+        traffic(world, 30)
+        topic = relay.topic_from_settings()
+        kafka.ensure_topic(topic)
+        events = store.read_log(after=0)
+        kafka.Publisher(topic).publish(events[:17])
+        relay.run(budget_seconds=30, linger_seconds=0)
+        assert_topic_is_the_log()
+        traffic(world, 10, seed=2)
+        monkeypatch.setattr(Relay.objects, "update_or_create", lambda **_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            relay.run(budget_seconds=30, linger_seconds=0)
+        monkeypatch.undo()
+        relay.run(budget_seconds=30, linger_seconds=0)
+        assert_topic_is_the_log()
+
+    def test_partitions_that_got_different_shares_are_filled_up(self, world: Sender) -> None:
+        """A kill in the middle: some partitions have acknowledged more than others."""
+        traffic(world, 40)
+        topic = relay.topic_from_settings()
+        kafka.ensure_topic(topic)
+        events = store.read_log(after=0)
+        dice = random.Random(3)
+        cut = {number: dice.randint(0, len(events)) for number in range(12)}
+        reached = [e for e in events if e.position <= cut[wire.partition_of(e.account_id, 12)]]
+        kafka.Publisher(topic).publish(reached)
+        relay.run(budget_seconds=30, linger_seconds=0)
+        assert_topic_is_the_log()
+
+    def test_two_relays_do_the_work_of_one(self, world: Sender) -> None:
+        traffic(world, 60)
+        in_threads(4, lambda _: relay.run(budget_seconds=30, linger_seconds=0))
+        relay.run(budget_seconds=30, linger_seconds=0)
+        assert_topic_is_the_log()
+
+    def test_a_topic_that_lost_everything_is_filled_again(self, world: Sender) -> None:
+        traffic(world, 20)
+        relay.run(budget_seconds=30, linger_seconds=0)
+        topic = relay.topic_from_settings()
+        admin = AdminClient({"bootstrap.servers": topic.servers})
+        admin.delete_topics([topic.name])[topic.name].result(10)
+        for _ in range(100):
+            if topic.name not in admin.list_topics(timeout=10).topics:
+                break
+        for _ in range(20):
+            if relay.run(budget_seconds=30, linger_seconds=0):
+                break
+        assert_topic_is_the_log()
+
+    def test_a_broker_that_is_away_loses_nothing(self, world: Sender, settings: Any) -> None:
+        traffic(world, 10)
+        servers = settings.KAFKA_BOOTSTRAP_SERVERS
+        settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kafka, "TIMEOUT_SECONDS", 0.5)
+            assert relay.run(budget_seconds=5, linger_seconds=0) == 0
+        assert world(c.OpenAccount(account_id=str(uuid4()), holder="x", currency="EUR")).error is None
+        assert Relay.objects.get(topic=settings.LEDGER_TOPIC).error
+        settings.KAFKA_BOOTSTRAP_SERVERS = servers
+        relay.run(budget_seconds=30, linger_seconds=0)
+        assert Relay.objects.get(topic=settings.LEDGER_TOPIC).error == ""
+        assert_topic_is_the_log()
+
+    def test_a_log_behind_its_topic_stops_it(self, world: Sender) -> None:
+        """A database restored to the past: going on would reuse positions."""
+        [event] = store.read_stream(world.open())
+        topic = relay.topic_from_settings()
+        kafka.ensure_topic(topic)
+        import msgspec
+
+        kafka.Publisher(topic).publish([msgspec.structs.replace(event, position=10_000)])
+        with pytest.raises(relay.LogBehindTopicError, match="restored"):
+            relay.run(budget_seconds=5, linger_seconds=0)
+
+    def test_a_compacted_or_resized_topic_is_refused(self, world: Sender) -> None:
+        topic = relay.topic_from_settings()
+        admin = AdminClient({"bootstrap.servers": topic.servers})
+        for config, partitions in (({"cleanup.policy": "compact"}, 12), ({}, 3)):
+            name = f"{topic.name}.{partitions}"
+            new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
+            admin.create_topics([new])[name].result(10)
+            wrong = kafka.Topic(servers=topic.servers, name=name, partitions=12)
+            for _ in range(100):
+                if name in admin.list_topics(timeout=10).topics:
+                    break
+            with pytest.raises(kafka.TopicMismatchError):
+                kafka.ensure_topic(wrong)
+
+
+class TestProjector:
+    def test_redis_equals_replay(self, world: Sender, new_projector: Projectors) -> None:
+        traffic(world, 80)
+        settle(new_projector())
+        assert_redis_equals_replay()
+
+    def test_a_second_life_repeats_work_and_changes_nothing(
+        self, world: Sender, new_projector: Projectors, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed after the writes and before the progress was noted, again and again."""
+        for seed in range(3):
+            traffic(world, 20, seed=seed)
+            relay.run(budget_seconds=30, linger_seconds=0)
+            with monkeypatch.context() as patch:
+                patch.setattr(redis_store, "save_progress", lambda *_: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    for _ in range(50):
+                        new_projector().step()
+        settle(new_projector())
+        assert_redis_equals_replay()
+
+    def test_redelivery_reordering_and_holes_are_harmless(self, world: Sender) -> None:
+        accounts = traffic(world, 40)
+        live, _ = redis_store.generations()
+        events = store.read_log(after=0)
+        dice = random.Random(5)
+        for account_id in accounts:
+            mine = [event for event in events if event.account_id == account_id]
+            for event in [*dice.sample(mine, len(mine)), *mine, mine[-1], mine[0]]:
+                apply.apply_events(live, [event])
+        assert_redis_equals_replay()
+
+    def test_two_projectors_on_one_generation_do_not_double(self, world: Sender) -> None:
+        accounts = traffic(world, 60)
+        live, _ = redis_store.generations()
+        events = [event for event in store.read_log(after=0) if event.account_id in accounts]
+
+        def work(number: int) -> None:
+            size = number + 2
+            for start in range(0, len(events), size):
+                apply.apply_events(live, events[start : start + size])
+
+        assert in_threads(4, work) == [None] * 4
+        assert_redis_equals_replay()
+
+    @pytest.mark.parametrize("lost", ["v", "s", "p", "everything"])
+    def test_a_damaged_entry_is_read_again_and_never_starts_from_zero(
+        self, world: Sender, new_projector: Projectors, lost: str
+    ) -> None:
+        account = world.open(balance=10_000)
+        projector = new_projector()
+        settle(projector)
+        live, _ = redis_store.generations()
+        key = redis_store._account_key(live, "a", account)
+        if lost == "everything":
+            redis_store.client().delete(key)
+        else:
+            redis_store.client().hdel(key, lost)
+        assert queries.account(account).account.balance == 10_000
+        assert queries.account(account).source == "event-store"
+        world(c.Deposit(account_id=account, amount=100, currency="EUR"))
+        settle(projector)
+        view = queries.account(account)
+        assert (view.account.balance, view.source) == (10_100, "projection")
+        rebuild.ensure(reason="the watch runs every five seconds")
+        settle(projector)
+        assert_redis_equals_replay()
+
+    def test_flushall_is_never_a_wrong_balance_and_heals_by_itself(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        accounts = traffic(world, 30)
+        projector = new_projector()
+        settle(projector)
+        expected = {item: queries.account(item).account for item in accounts}
+        for key in redis_store.client().scan_iter(match=f"{django_settings.LEDGER_REDIS_PREFIX}*"):
+            redis_store.client().delete(key)
+        for item in accounts:
+            view = queries.account(item)
+            assert (view.account, view.source) == (expected[item], "event-store")
+        world(c.Deposit(account_id=accounts[0], amount=100, currency="EUR"))
+        settle(projector)
+        assert_redis_equals_replay()
+
+    def test_redis_that_went_back_in_time_is_noticed(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        """A restart from an older file: entries and progress are both old."""
+        account = world.open(balance=100)
+        projector = new_projector()
+        settle(projector)
+        client = redis_store.client()
+        saved = {
+            key: client.dump(key)
+            for key in client.scan_iter(match=f"{django_settings.LEDGER_REDIS_PREFIX}*")
+        }
+        world(c.Deposit(account_id=account, amount=50, currency="EUR"))
+        settle(projector)
+        for key, value in saved.items():
+            client.restore(key, 0, value, replace=True)
+        other = world.open()
+        settle(projector)
+        assert queries.account(account).account.balance == 150
+        assert queries.account(other).source == "projection"
+        assert_redis_equals_replay()
+
+    def test_an_event_newer_than_the_code_parks_its_account_only(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        account, other = world.open(balance=100), world.open(balance=100)
+        inject_event(account, "FeeCharged", '{"amount": 5}')
+        world(c.Deposit(account_id=other, amount=1, currency="EUR"))
+        settle(new_projector())
+        assert list(queries.health().parked) == [account]
+        assert queries.account(other).account.balance == 101
+        with pytest.raises(StateIncompleteError):
+            queries.account(account, at_least=store.last_position())
+
+
+class TestRebuild:
+    def test_is_equal_to_what_it_replaces(self, world: Sender, new_projector: Projectors) -> None:
+        traffic(world, 50)
+        projector = new_projector()
+        settle(projector)
+        old, _ = redis_store.generations()
+        seen: list[tuple[int, int]] = []
+        done = rebuild.run_inline(
+            reason="test", requested_by="test", progress=lambda *step: seen.append(step)
+        )
+        new, building = redis_store.generations()
+        assert (new, building) == (str(done.pk), "")
+        assert (done.status, done.drift_total) == ("live", 0)
+        assert seen[-1] == (5, 5)
+        assert not list(redis_store.client().scan_iter(match=redis_store._key(old, "*")))
+        projector.step()
+        assert_redis_equals_replay()
+
+    def test_goes_on_under_live_writes_without_a_failed_read(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        accounts = traffic(world, 30)
+        settle(new_projector())
+        stop = []
+
+        def work(number: int) -> Any:
+            if number == 0:
+                try:
+                    for _ in range(3):
+                        rebuild.run_inline(reason="x", requested_by="x", progress=lambda *_: None)
+                finally:
+                    stop.append(True)
+            elif number == 1:
+                projector = new_projector()
+                while not stop:
+                    relay.run(budget_seconds=5, linger_seconds=0)
+                    projector.step()
+                projector.close()
+            elif number == 2:
+                for seed in itertools.count(100):
+                    if stop:
+                        return None
+                    payer, payee = random.Random(seed).sample(accounts, 2)
+                    world(c.Transfer(from_account_id=payer, to_account_id=payee, amount=1, currency="EUR"))
+            else:
+                while not stop:
+                    for item in accounts:
+                        assert queries.account(item).account.balance > 0
+            return None
+
+        assert in_threads(4, work) == [None] * 4
+        settle(new_projector())
+        assert_redis_equals_replay()
+
+    def test_reports_drift_with_the_first_event_at_which_they_part(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        account = world.open(balance=10_000)
+        for _ in range(5):
+            world(c.Deposit(account_id=account, amount=100, currency="EUR"))
+        traffic(world, 10)
+        settle(new_projector())
+        live, _ = redis_store.generations()
+        [entry] = redis_store.load(live, [account])
+        assert entry is not None
+        # A fold that was wrong from version 5 on: state and activity carry the error along.
+        client = redis_store.client()
+        state = codec.decode_json(codec.encode(entry.account)) | {"balance": 10_501}
+        client.hset(redis_store._account_key(live, "a", account), "s", codec.encode(state))
+        lines = redis_store.activity(live, account, 100)
+        key = redis_store._account_key(live, "t", account)
+        for index, line in enumerate(lines):
+            if line.version >= 5:
+                changed = codec.decode_json(codec.encode(line)) | {"balance": line.balance + 1}
+                client.lset(key, index, codec.encode(changed))
+        done = rebuild.run_inline(reason="x", requested_by="x", progress=lambda *_: None)
+        [drift] = done.drift
+        assert drift == {
+            "account_id": account, "version": 7, "projected_balance": 10_501, "true_balance": 10_500,
+            "currency": "EUR", "first_version": 5,
+        }  # fmt: skip
+        assert queries.account(account).account.balance == 10_500
+
+    def test_killed_half_way_serves_the_old_and_resumes(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        accounts = traffic(world, 20)
+        settle(new_projector())
+        old, _ = redis_store.generations()
+        half = rebuild.start(reason="x", requested_by="x")
+        for shard in range(half.shards_total // 2):
+            rebuild.build_shard(half.pk, shard)
+        assert redis_store.generations() == (old, str(half.pk))
+        assert queries.account(accounts[0]).source == "projection"
+        with pytest.raises(rebuild.AlreadyRunningError):
+            rebuild.start(reason="y", requested_by="y")
+        rebuild.ensure(reason="too early: it has a fresh heartbeat")
+        assert redis_store.generations()[0] == old
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE projections_generation SET heartbeat_at = now() - interval '1 hour'")
+        rebuild.ensure(reason="stale")
+        assert redis_store.generations() == (str(half.pk), "")
+        settle(new_projector())
+        assert_redis_equals_replay()
+
+    def test_fires_no_side_effects(self, world: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+        traffic(world, 20)
+        fired: list[Any] = []
+        monkeypatch.setattr("celery.app.base.Celery.send_task", lambda *a, **_: fired.append(a))
+        monkeypatch.setattr(kafka.Publisher, "publish", lambda *a: fired.append(a))
+        before = store.last_position()
+        rebuild.run_inline(reason="x", requested_by="x", progress=lambda *_: None)
+        assert fired == []
+        assert store.last_position() == before
+
+    def test_of_other_code_is_noticed(self, world: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+        old, _ = redis_store.generations()
+        rebuild.ensure(reason="nothing to do")
+        assert redis_store.generations()[0] == old
+        monkeypatch.setattr(rebuild, "SCHEMA", "other")
+        rebuild.ensure(reason="x")
+        assert redis_store.generations()[0] != old
+
+
+class TestQueries:
+    def test_never_answer_from_before_what_the_caller_has_seen(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        """The projector stands still."""
+        account = world.open(balance=100)
+        settle(new_projector())
+        done = world(c.Deposit(account_id=account, amount=50, currency="EUR"))
+        assert done.last_position is not None
+        stale = queries.account(account)
+        assert (stale.account.balance, stale.source, stale.lag_events) == (100, "projection", 1)
+        assert not stale.is_current
+        fresh = queries.account(account, at_least=done.last_position)
+        assert (fresh.account.balance, fresh.source) == (150, "event-store")
+        new = world.open()
+        assert queries.account(new).source == "event-store"
+        settle(new_projector())
+        now = queries.account(account, at_least=done.last_position)
+        assert (now.account.balance, now.source, now.is_current) == (150, "projection", True)
+
+    def test_an_untouched_account_is_current_at_any_later_position(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        account = world.open(balance=100)
+        world.open(balance=5)
+        settle(new_projector())
+        view = queries.account(account, at_least=store.last_position())
+        assert (view.source, view.is_current) == ("projection", True)
+
+    def test_without_redis_the_event_store_answers(
+        self, world: Sender, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account = world.open(balance=100)
+
+        def away() -> Any:
+            raise redis_store.UNAVAILABLE("connection refused")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(redis_store, "client", away)
+            view = queries.account(account)
+            assert (view.account.balance, view.source) == (100, "event-store")
+            assert [line.balance for line in queries.activity(account)] == [100, 0]
+            assert queries.health().redis_error
+            assert world(c.Withdraw(account_id=account, amount=100, currency="EUR")).error is None
+
+    def test_activity_is_the_same_from_both_sources(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        [account, *_] = traffic(world, 60)
+        settle(new_projector())
+        events = store.read_stream(account)
+        assert queries.activity(account, 5) == queries.activity_of(events[-5:])
+
+    def test_totals_balance(self, world: Sender, new_projector: Projectors) -> None:
+        traffic(world, 40)
+        settle(new_projector())
+        euros = queries.totals()["EUR"]
+        outside = sum(value for name, value in euros.items() if name.startswith("outside"))
+        assert euros["balances"] + outside == 0
+        assert euros["accounts"] == 5
+        assert euros["events"] == store.last_position()
+
+
+class TestFeeds:
+    def test_progress_is_never_ahead_of_what_was_handed_out(
+        self, world: Sender, event_bus: str
+    ) -> None:
+        """The watermark may only speak of events that this feed has given."""
+        rebuilt = feeds.open_feed({}, {}, floor=0)
+        given: set[int] = set()
+        done: dict[str, int] = {}
+        for seed in range(6):
+            traffic(world, 8, seed=seed)
+            relay.run(budget_seconds=30, linger_seconds=0)
+            for _ in range(30):
+                batch = rebuilt.poll()
+                given |= {event.position for event in batch.events}
+                done |= batch.progress
+                complete = min(done.get(name, 0) for name in feeds.partitions())
+                assert given >= set(range(1, complete + 1))
+        assert given == set(range(1, store.last_position() + 1))
+        assert complete == store.last_position()
+        rebuilt.close()
+
+
+def test_head_and_projection_and_history_agree(world: Sender, new_projector: Projectors) -> None:
+    accounts = traffic(world, 60)
+    settle(new_projector())
+    for item in accounts:
+        head = history.current(item)[0]
+        assert queries.account(item).account == head
+        assert history.state_at(item, history.Moment()).account == head
