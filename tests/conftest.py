@@ -213,7 +213,9 @@ def own_redis(settings: Any) -> Iterator[str]:
 
     settings.LEDGER_REDIS_PREFIX = f"t{uuid4().hex[:12]}"
     yield settings.LEDGER_REDIS_PREFIX
-    keys = list(redis_store.client().scan_iter(match=f"{settings.LEDGER_REDIS_PREFIX}*", count=1000))
+    keys = list(
+        redis_store.client().scan_iter(match=f"{settings.LEDGER_REDIS_PREFIX}*", count=1000)
+    )
     if keys:
         redis_store.client().unlink(*keys)
 

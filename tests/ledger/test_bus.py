@@ -221,7 +221,9 @@ class TestBatch:
 
     def test_each_on_its_own_leaves_neighbours_alone(self, send: Sender) -> None:
         account = send.open()
-        units = [[send.wrap(deposit(account, 1 if n not in (3, 300, 499) else -5))] for n in range(500)]
+        units = [
+            [send.wrap(deposit(account, 1 if n not in (3, 300, 499) else -5))] for n in range(500)
+        ]
         results = [result for [result] in send.bus.send(units)]
         assert accepted(results) == 497
         assert balance(account) == 497
@@ -287,7 +289,8 @@ class TestFaults:
     ) -> None:
         """The append commits, then the connection dies before its answer is read."""
         account = send.open()
-        real, lost = store.append, []
+        real = store.append
+        lost: list[store.Appended] = []
 
         def append_and_die(batch: str) -> store.Appended:
             done = real(batch)

@@ -73,10 +73,15 @@ class TestLeafHash:
     def test_of_every_stored_event_verifies(self, send: Sender) -> None:
         account = send.open(balance=500)
         other = send.open()
-        send(c.PlaceHold(
-            account_id=account, amount=5, currency="EUR", memo="naïve “quotes” \u2028 𝄞",
-            expires_at=datetime.now(UTC) + timedelta(days=1),
-        ))
+        send(
+            c.PlaceHold(
+                account_id=account,
+                amount=5,
+                currency="EUR",
+                memo="naïve “quotes” \u2028 𝄞",
+                expires_at=datetime.now(UTC) + timedelta(days=1),
+            )
+        )
         send(c.Transfer(from_account_id=account, to_account_id=other, amount=5, currency="EUR"))
         recorded = store.read_stream(account)
         assert len(recorded) == 4

@@ -151,7 +151,9 @@ class TestInsertByTheOwner:
 
     def test_of_a_new_account_starts_at_version_one(self, owner: Any) -> None:
         with pytest.raises(psycopg.errors.IntegrityError):
-            owner.execute(INSERT.replace("account_id, version + ", f"'{uuid4()}'::uuid, version + "), GOOD)
+            owner.execute(
+                INSERT.replace("account_id, version + ", f"'{uuid4()}'::uuid, version + "), GOOD
+            )
 
 
 class TestHeads:

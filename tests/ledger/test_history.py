@@ -31,7 +31,9 @@ def busy_account(send: Sender, versions: int, seed: int = 1) -> str:
                 send.wrap(
                     c.Deposit(account_id=account, amount=dice.randint(10, 90), currency="EUR")
                     if dice.random() < 0.6 or done == 1
-                    else c.SetOverdraftLimit(account_id=account, limit=dice.randint(0, 50), currency="EUR")
+                    else c.SetOverdraftLimit(
+                        account_id=account, limit=dice.randint(0, 50), currency="EUR"
+                    )
                 )
             ]
             for _ in range(size)
@@ -152,7 +154,10 @@ class TestBothClocks:
         seen = state_at(account, moment)
         send(
             c.Deposit(
-                account_id=account, amount=7, currency="EUR", effective_at=datetime(2025, 2, 1, tzinfo=UTC)
+                account_id=account,
+                amount=7,
+                currency="EUR",
+                effective_at=datetime(2025, 2, 1, tzinfo=UTC),
             )
         )
         assert state_at(account, moment).account == seen.account
@@ -167,7 +172,7 @@ class TestSnapshots:
             "state_schema = 'older', state = state - 'held'",
             "state_schema = 'newer', state = state || '{\"unknown\": 1, \"balance\": 9}'",
             "state = '\"nonsense\"'",
-            "state = state || '{\"version\": 50, \"balance\": 9}'",
+            'state = state || \'{"version": 50, "balance": 9}\'',
         ],
     )
     def test_that_cannot_be_trusted_are_ignored(self, send_own: Sender, change: str) -> None:
@@ -186,9 +191,14 @@ class TestSnapshots:
             good = admin.execute("SELECT version, state FROM ledger_snapshot ORDER BY 1").fetchall()
             head = admin.execute("SELECT state FROM ledger_account").fetchall()
             admin.execute("UPDATE ledger_snapshot SET state_schema = 'old', state = '{}'")
-            admin.execute("UPDATE ledger_account SET state_schema = 'old', state = state || '{\"balance\": 1}'")
+            admin.execute(
+                "UPDATE ledger_account SET state_schema = 'old', state = state || '{\"balance\": 1}'"
+            )
             call_command("rebuild_state")
-            assert admin.execute("SELECT version, state FROM ledger_snapshot ORDER BY 1").fetchall() == good
+            assert (
+                admin.execute("SELECT version, state FROM ledger_snapshot ORDER BY 1").fetchall()
+                == good
+            )
             assert admin.execute("SELECT state FROM ledger_account").fetchall() == head
         assert history.current(account)[0].version == 230
 
@@ -232,7 +242,9 @@ class TestTrialBalance:
         paid = send_own(c.Withdraw(account_id=euros, amount=5, currency="EUR", counterpart="fees"))
         send_own(c.ReverseTransaction(transaction_id=paid.command_id, reason="x"))
         send_own(c.AdjustBalance(account_id=dollars, amount=-3, currency="USD", reason="x"))
-        held = send_own(c.PlaceHold(account_id=euros, amount=50, currency="EUR", counterpart="card"))
+        held = send_own(
+            c.PlaceHold(account_id=euros, amount=50, currency="EUR", counterpart="card")
+        )
         send_own(c.CaptureHold(account_id=euros, hold_id=held.command_id, amount=20))
         events = store.read_log(after=0)
         for event in events:

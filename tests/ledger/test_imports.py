@@ -12,6 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from ledger import history, imports, store
+from ledger.api.serializers import account_id_of_reference
 from ledger.domain import commands as c
 from ledger.errors import InvalidInputError
 from ledger.imports import Options
@@ -32,7 +33,7 @@ def run(text: str, chosen: Options) -> imports.Result:
 
 
 def balance(chosen: Options, account: str) -> int:
-    found = imports.account_id_of_reference(f"{chosen.source}:{account}")
+    found = account_id_of_reference(f"{chosen.source}:{account}")
     return history.current(found)[0].balance
 
 
@@ -86,9 +87,7 @@ class TestGenerated:
             csv.writer(file, delimiter=";").writerows(rows)
         source = options().source
         with pytest.raises(SystemExit):
-            call_command(
-                "import_transactions", bad, source=source, verify_balance=True, json=True
-            )
+            call_command("import_transactions", bad, source=source, verify_balance=True, json=True)
         answer = json.loads(capsys.readouterr().out)
         assert answer["result"]["accepted"] == 2000
         lines = [item["line"] for item in answer["verification"]["contradictions"]]
@@ -206,7 +205,9 @@ class TestBadFiles:
             '"Amount", "type" ,"DATE","account_id"\n1.00,credit,250101,1\n\n',
         ):
             parsed = imports.parse(imports.decode(text.encode()), options())
-            assert [(row.amount, row.reference.partition(":")[2]) for row in parsed.rows] == [(100, "1")]
+            assert [(row.amount, row.reference.partition(":")[2]) for row in parsed.rows] == [
+                (100, "1")
+            ]
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -231,7 +232,10 @@ class TestBadFiles:
         rows[617] = "618,1,250101,withdrawal,,99999.00,\n"
         before = store.last_position()
         result = run(HEADER + "".join(rows), chosen)
-        assert [(error.line, error.field) for error in result.errors] == [(618, "amount"), (619, "amount")]
+        assert [(error.line, error.field) for error in result.errors] == [
+            (618, "amount"),
+            (619, "amount"),
+        ]
         assert store.last_position() == before
         rows[616], rows[617] = "617,1,250101,credit,,1.00,\n", "618,1,250101,withdrawal,,1.00,\n"
         assert run(HEADER + "".join(rows), chosen).accepted == 1000
@@ -239,7 +243,10 @@ class TestBadFiles:
 
     def test_can_be_skipped(self, live_db: None) -> None:
         chosen = options(skip_bad_rows=True)
-        text = HEADER + "1,1,250101,credit,,1.00,\n2,1,250101,gift,,1.00,\n3,1,250101,withdrawal,,9.00,\n"
+        text = (
+            HEADER
+            + "1,1,250101,credit,,1.00,\n2,1,250101,gift,,1.00,\n3,1,250101,withdrawal,,9.00,\n"
+        )
         result = run(text, chosen)
         assert (result.accepted, result.errors_total) == (1, 2)
 

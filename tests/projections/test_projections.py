@@ -41,7 +41,9 @@ def new_projector() -> Iterator[Projectors]:
 
 
 @pytest.fixture
-def world(own_log: str, own_redis: str, event_bus: str, send_own: Sender, monkeypatch: Any) -> Sender:
+def world(
+    own_log: str, own_redis: str, event_bus: str, send_own: Sender, monkeypatch: Any
+) -> Sender:
     """A log, Redis keys and a topic of one's own, with a live generation; no Celery needed."""
 
     def build_now(generation: Generation) -> None:
@@ -75,7 +77,9 @@ def traffic(send: Sender, rounds: int = 20, seed: int = 1) -> list[str]:
                 c.Deposit(account_id=payer, amount=amount, currency="EUR", counterpart="bank:1"),
                 c.Withdraw(account_id=payer, amount=amount, currency="EUR"),
                 c.PlaceHold(account_id=payer, amount=amount, currency="EUR"),
-                c.Transfer(from_account_id=payer, to_account_id=payee, amount=amount, currency="EUR"),
+                c.Transfer(
+                    from_account_id=payer, to_account_id=payee, amount=amount, currency="EUR"
+                ),
             ]
         )
         send(command)
@@ -160,7 +164,9 @@ class TestRelay:
         traffic(world, 60)
         assert relay.run(budget_seconds=30, linger_seconds=0) == store.last_position()
         assert_topic_is_the_log()
-        assert Relay.objects.get(topic=django_settings.LEDGER_TOPIC).position == store.last_position()
+        assert (
+            Relay.objects.get(topic=django_settings.LEDGER_TOPIC).position == store.last_position()
+        )
 
     def test_killed_between_produce_and_bookkeeping_leaves_no_gap_and_no_double(
         self, world: Sender, monkeypatch: pytest.MonkeyPatch
@@ -221,7 +227,9 @@ class TestRelay:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kafka, "TIMEOUT_SECONDS", 0.5)
             assert relay.run(budget_seconds=5, linger_seconds=0) == 0
-        assert world(c.OpenAccount(account_id=str(uuid4()), holder="x", currency="EUR")).error is None
+        assert (
+            world(c.OpenAccount(account_id=str(uuid4()), holder="x", currency="EUR")).error is None
+        )
         assert Relay.objects.get(topic=settings.LEDGER_TOPIC).error
         settings.KAFKA_BOOTSTRAP_SERVERS = servers
         relay.run(budget_seconds=30, linger_seconds=0)
@@ -416,7 +424,11 @@ class TestRebuild:
                     if stop:
                         return None
                     payer, payee = random.Random(seed).sample(accounts, 2)
-                    world(c.Transfer(from_account_id=payer, to_account_id=payee, amount=1, currency="EUR"))
+                    world(
+                        c.Transfer(
+                            from_account_id=payer, to_account_id=payee, amount=1, currency="EUR"
+                        )
+                    )
             else:
                 while not stop:
                     for item in accounts:
@@ -472,7 +484,9 @@ class TestRebuild:
         rebuild.ensure(reason="too early: it has a fresh heartbeat")
         assert redis_store.generations()[0] == old
         with connection.cursor() as cursor:
-            cursor.execute("UPDATE projections_generation SET heartbeat_at = now() - interval '1 hour'")
+            cursor.execute(
+                "UPDATE projections_generation SET heartbeat_at = now() - interval '1 hour'"
+            )
         rebuild.ensure(reason="stale")
         assert redis_store.generations() == (str(half.pk), "")
         settle(new_projector())
@@ -568,6 +582,7 @@ class TestFeeds:
         rebuilt = feeds.open_feed({}, {}, floor=0)
         given: set[int] = set()
         done: dict[str, int] = {}
+        complete = 0
         for seed in range(6):
             traffic(world, 8, seed=seed)
             relay.run(budget_seconds=30, linger_seconds=0)

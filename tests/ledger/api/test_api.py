@@ -45,7 +45,12 @@ class TestCommands:
         assert (paid["ETag"], paid.json()["accounts"][0]["available"]) == ('"v3"', "70.00")
         moved = api.post(
             "transfers",
-            {"from_account_id": account, "to_account_id": other, "amount": "70.00", "currency": "EUR"},
+            {
+                "from_account_id": account,
+                "to_account_id": other,
+                "amount": "70.00",
+                "currency": "EUR",
+            },
         )
         assert moved.json()["accounts"][0]["balance"] == "-20.00"
         assert_problem(
@@ -54,9 +59,13 @@ class TestCommands:
         )  # fmt: skip
         back = api.post("reversals", {"transaction_id": moved.json()["command_id"], "reason": "x"})
         assert back.status_code == 201
-        hold = api.post(f"{base}/holds", {"amount": "30.00", "currency": "EUR", "counterpart": "card"})
+        hold = api.post(
+            f"{base}/holds", {"amount": "30.00", "currency": "EUR", "counterpart": "card"}
+        )
         hold_id = hold.json()["command_id"]
-        captured = api.post(f"{base}/holds/{hold_id}/capture", {"amount": "10.00", "currency": "EUR"})
+        captured = api.post(
+            f"{base}/holds/{hold_id}/capture", {"amount": "10.00", "currency": "EUR"}
+        )
         assert captured.json()["accounts"][0]["held"] == "20.00"
         assert api.post(f"{base}/holds/{hold_id}/release").status_code == 201
         assert_problem(api.post(f"{base}/holds/{hold_id}/release"), 409, "hold_finished", "hold_id")
@@ -105,7 +114,9 @@ class TestCommands:
         account = api.open()
         before = effects()
         for action in ("deposits", "withdrawals"):
-            assert_problem(api.post(f"accounts/{account}/{action}", body), 400, "invalid_input", field)
+            assert_problem(
+                api.post(f"accounts/{account}/{action}", body), 400, "invalid_input", field
+            )
         assert effects() == before
 
     def test_half_surrogates_are_refused(self, api: Api) -> None:
@@ -155,7 +166,12 @@ class TestCommands:
         for spelling in (account, account.upper(), f"{{{account}}}", account.replace("-", "")):
             answer = api.post(
                 "transfers",
-                {"from_account_id": account, "to_account_id": spelling, "amount": "1", "currency": "EUR"},
+                {
+                    "from_account_id": account,
+                    "to_account_id": spelling,
+                    "amount": "1",
+                    "currency": "EUR",
+                },
             )
             assert answer.status_code in (400, 422)
         assert store.last_position() == before
@@ -183,8 +199,13 @@ class TestIdempotency:
     def test_spelling_does_not_matter_and_meaning_does(self, api: Api) -> None:
         account, key = api.open(), str(uuid4())
         path = f"/api/v1/accounts/{account}/deposits"
-        first = api.post(f"accounts/{account}/deposits", {"amount": "10.00", "currency": "EUR"}, key)
-        for raw in ('{ "currency": "\\u0045UR", "amount": "10.0" }', '{"amount":"10","currency":"EUR"}'):
+        first = api.post(
+            f"accounts/{account}/deposits", {"amount": "10.00", "currency": "EUR"}, key
+        )
+        for raw in (
+            '{ "currency": "\\u0045UR", "amount": "10.0" }',
+            '{"amount":"10","currency":"EUR"}',
+        ):
             again = api.client.post(
                 path, raw, content_type="application/json", headers={"Idempotency-Key": f'"{key}"'}
             )
@@ -230,7 +251,9 @@ class TestVersions:
         stale = api.post(path, body, **{"If-Match": '"v1"'})
         assert assert_problem(stale, 412, "version_conflict")["current_version"] == 2
         assert api.post(path, body, **{"If-Match": '"v2"'}).status_code == 201
-        assert_problem(api.post(path, body, **{"If-Match": "five"}), 400, "invalid_input", "If-Match")
+        assert_problem(
+            api.post(path, body, **{"If-Match": "five"}), 400, "invalid_input", "If-Match"
+        )
 
     def test_if_none_match_saves_the_body(self, api: Api) -> None:
         account = api.open()
@@ -261,7 +284,9 @@ class TestBatches:
     def test_five_hundred_with_three_bad(self, api: Api) -> None:
         account, key = api.open(), str(uuid4())
         items = [
-            self.item(account) if n not in (3, 300, 499) else self.item(account, "9999.00", "Withdraw")
+            self.item(account)
+            if n not in (3, 300, 499)
+            else self.item(account, "9999.00", "Withdraw")
             for n in range(500)
         ]
         first = api.post("batches", {"commands": items}, key)
@@ -323,9 +348,7 @@ class TestReads:
         self, api: Api, query: str, field: str
     ) -> None:
         account = api.open()
-        assert_problem(
-            api.get(f"accounts/{account}/state?{query}"), 400, "invalid_input", field
-        )
+        assert_problem(api.get(f"accounts/{account}/state?{query}"), 400, "invalid_input", field)
 
     def test_difference_between_two_moments(self, api: Api) -> None:
         account = api.open("5.00")
@@ -372,11 +395,11 @@ class TestProblems:
         for code in DOCUMENTED:
             assert api.client.get(f"/problems/{code}").status_code == 200
 
-    def test_404_405_and_500_are_problems(
-        self, api: Api, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_404_405_and_500_are_problems(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         assert_problem(api.get("nothing-here"), 404, "not_found")
-        assert_problem(api.client.put("/api/v1/transfers", {}, format="json"), 405, "method_not_allowed")
+        assert_problem(
+            api.client.put("/api/v1/transfers", {}, format="json"), 405, "method_not_allowed"
+        )
         account = api.open()
         monkeypatch.setattr(store, "read_stream", lambda *_, **__: 1 / 0)
         assert_problem(api.get(f"accounts/{account}/events"), 500, "server_error")
@@ -410,7 +433,11 @@ class TestOpenApi:
 class TestAuthentication:
     def test_without_a_sign_in_everything_is_401(self, api_as: As) -> None:
         anonymous = api_as("")
-        for answer in (anonymous.get("accounts"), anonymous.post("transfers", {}), anonymous.get("events")):
+        for answer in (
+            anonymous.get("accounts"),
+            anonymous.post("transfers", {}),
+            anonymous.get("events"),
+        ):
             body = assert_problem(answer, 401, "not_authenticated")
             assert "Bearer" in answer["WWW-Authenticate"], body
 
@@ -512,7 +539,12 @@ class TestRoles:
         def transfer(payer: str, payee: str) -> Any:
             return customer.post(
                 "transfers",
-                {"from_account_id": payer, "to_account_id": payee, "amount": "1", "currency": "EUR"},
+                {
+                    "from_account_id": payer,
+                    "to_account_id": payee,
+                    "amount": "1",
+                    "currency": "EUR",
+                },
             )
 
         done = transfer(own, foreign)

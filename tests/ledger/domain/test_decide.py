@@ -13,9 +13,7 @@ HOLD = "dddddddd-0000-4000-8000-000000000004"
 
 
 def deposited(amount: int) -> e.MoneyDeposited:
-    return e.MoneyDeposited(
-        transaction_id="t1", amount=amount, currency="EUR", counterpart="cash"
-    )
+    return e.MoneyDeposited(transaction_id="t1", amount=amount, currency="EUR", counterpart="cash")
 
 
 def held(amount: int, minutes: int | None = None) -> e.HoldPlaced:
@@ -196,9 +194,7 @@ class TestReverse:
         assert refusal.facts["reversed_by"] == "r1"
 
     def test_of_spent_money_is_refused_not_clamped(self, scenario: Scenario) -> None:
-        spent = e.MoneyWithdrawn(
-            transaction_id="t2", amount=80, currency="EUR", counterpart="cash"
-        )
+        spent = e.MoneyWithdrawn(transaction_id="t2", amount=80, currency="EUR", counterpart="cash")
         scenario.given(OPENED, deposited(100), spent).given_original((A, deposited(100)))
         scenario.when(self.reverse()).then_refused(errors.InsufficientFunds)
         scenario.when(self.reverse(20)).then_types("TransactionReversed")
@@ -283,9 +279,7 @@ class TestLifecycle:
             scenario.when(command).then_refused(errors.AccountClosed)
 
     def test_a_limit_in_use_cannot_be_taken_away(self, scenario: Scenario) -> None:
-        spent = e.MoneyWithdrawn(
-            transaction_id="t2", amount=80, currency="EUR", counterpart="cash"
-        )
+        spent = e.MoneyWithdrawn(transaction_id="t2", amount=80, currency="EUR", counterpart="cash")
         scenario.given(OPENED, e.OverdraftLimitSet(limit=100), spent)
         limit = c.SetOverdraftLimit(account_id=A, limit=79, currency="EUR")
         scenario.when(limit).then_refused(errors.LimitInUse)

@@ -46,9 +46,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 legs=self.legs[command.transaction_id],
                 reversed_by=self.undone.get(command.transaction_id, ""),
             )
-        facts = Facts(
-            command_id=command_id, now=self.now, accounts=self.states, original=original
-        )
+        facts = Facts(command_id=command_id, now=self.now, accounts=self.states, original=original)
         try:
             decided = decide(command, facts)
         except Rejected as refusal:
@@ -259,7 +257,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def money_is_conserved(self) -> None:
-        outside = -sum(event.delta for events in self.events.values() for event in events if event.outside)
+        outside = -sum(
+            event.delta for events in self.events.values() for event in events if event.outside
+        )
         assert sum(self.money.values()) + outside == 0
 
     @invariant()

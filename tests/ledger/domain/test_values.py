@@ -67,8 +67,12 @@ class TestParseAmount:
 
 class TestCurrencies:
     def test_agree_with_iso(self) -> None:
-        current = {item.code: item.exponent for item in iso4217.Currency if item.exponent is not None}
-        missing = {code: exponent for code, exponent in current.items() if EXPONENTS.get(code) != exponent}
+        current = {
+            item.code: item.exponent for item in iso4217.Currency if item.exponent is not None
+        }
+        missing = {
+            code: exponent for code, exponent in current.items() if EXPONENTS.get(code) != exponent
+        }
         assert set(missing) <= {"XXX", "XTS"}, missing
 
     def test_keep_withdrawn_codes(self) -> None:

@@ -1,0 +1,373 @@
+"""The main walk, by browser and by force: import, transfer, time travel, loss, kill -9."""
+
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from confluent_kafka import Consumer, TopicPartition
+from django.core.management import call_command
+from playwright.sync_api import Browser, Page, sync_playwright
+from redis import Redis
+
+from ledger.api.serializers import account_id_of_reference
+from tests.flows.conftest import PASSWORD, System, wait_for
+
+CUSTOMER = "d0000000-0000-4000-8000-000000000001"
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium",
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync", "--no-first-run"],
+        )  # fmt: skip
+        yield made
+        made.close()
+
+
+def sign_in(browser: Browser, system: System, user: str, **options: Any) -> Page:
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(15_000)
+    problems: list[str] = []
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.problems = problems  # type: ignore[attr-defined]  # read by assert_clean
+    page.goto(f"{system.url}/login")
+    page.fill("#id_username", user)
+    page.fill("#id_password", PASSWORD)
+    page.click("main button[type=submit]")
+    page.wait_for_url(f"{system.url}/")
+    return page
+
+
+def assert_clean(page: Page) -> None:
+    """No script error, no violated policy, no accessibility finding, no sideways scrolling."""
+    assert page.problems == []  # type: ignore[attr-defined]  # set by sign_in
+    width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert width <= 0, f"{page.url} is {width} px too wide"
+    if "/admin/" not in page.url:
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+class Client:
+    """The API with a token, as a service would use it."""
+
+    def __init__(self, system: System) -> None:
+        self.base = f"{system.url}/api/v1"
+        self.session = requests.Session()
+        token = system.manage("create_token", "service").strip()
+        self.session.headers["Authorization"] = f"Bearer {token}"
+
+    def get(self, path: str) -> Any:
+        answer = self.session.get(f"{self.base}/{path}", timeout=20)
+        answer.raise_for_status()
+        return answer.json()
+
+    def post(self, path: str, body: Any, key: str | None = None) -> requests.Response:
+        return self.session.post(
+            f"{self.base}/{path}",
+            json=body,
+            headers={"Idempotency-Key": key or str(uuid4())},
+            timeout=20,
+        )
+
+
+@pytest.fixture(scope="module")
+def client(system: System) -> Client:
+    return Client(system)
+
+
+class TestTheWalk:
+    """In order: each step stands on the one before."""
+
+    def test_import_a_file_in_the_browser_and_see_its_balances(
+        self, system: System, browser: Browser, client: Client, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "walk.csv"
+        call_command("generate_transactions", path, rows=1000, accounts=10, seed=11)
+        page = sign_in(browser, system, "supervisor")
+        page.click("text=Import")
+        page.set_input_files("#id_file", path)
+        page.fill("#id_source", "walk")
+        page.click("text=Preview")
+        assert_clean(page)
+        page.click("button:has-text('Import 1000 rows')")
+        page.wait_for_selector("#import-status:has-text('done')", timeout=30_000)
+        assert "1000 of 1000" in page.inner_text("#import-live")
+        assert_clean(page)
+        last = {row.split(";")[1]: row.split(";")[6] for row in path.read_text().splitlines()[1:]}
+        for account, balance in last.items():
+            found = client.get(f"accounts/{account_id_of_reference(f'walk:{account}')}")
+            assert found["balance"] == balance
+
+    def test_transfer_in_the_browser_is_processing_then_current(
+        self, system: System, browser: Browser, client: Client
+    ) -> None:
+        target = account_id_of_reference("walk:1")
+        before = client.get(f"accounts/{CUSTOMER}")["balance"]
+        page = sign_in(browser, system, "teller")
+        page.fill("#search", CUSTOMER)
+        page.press("#search", "Enter")
+        page.wait_for_selector("#freshness.good")
+        page.click("text=Transfer")
+        page.fill("#id_to_account_id", "walk:1")
+        page.fill("#id_amount", "12,50")
+        page.click("main button[type=submit]")
+        assert "is not an amount" in page.inner_text("main form")
+        assert page.input_value("#id_to_account_id") in ("walk:1", target)
+        system.kill("projector")
+        page.fill("#id_amount", "12.50")
+        page.click("main button[type=submit]")
+        page.wait_for_selector("#freshness.busy")
+        assert "1,237.50" in page.inner_text("#balance")
+        time.sleep(1.5)  # the badge keeps asking; it must not clear while nothing projects
+        assert page.is_visible("#freshness.busy")
+        system.start("projector")
+        page.wait_for_selector("#freshness.good", timeout=30_000)
+        assert "1,237.50" in page.inner_text("#balance")
+        assert_clean(page)
+        assert before == "1250.00"
+        assert client.get(f"accounts/{CUSTOMER}")["balance"] == "1237.50"
+
+    def test_a_double_click_moves_money_once(
+        self, system: System, browser: Browser, client: Client
+    ) -> None:
+        page = sign_in(browser, system, "teller")
+        page.goto(f"{system.url}/accounts/{CUSTOMER}/deposit")
+        page.fill("#id_amount", "1.00")
+        form = page.evaluate(
+            "new URLSearchParams(new FormData(document.querySelector('main form'))).toString()"
+        )
+        token = page.input_value("input[name=csrfmiddlewaretoken]")
+        for _ in range(2):
+            answer = page.request.post(
+                f"{system.url}/accounts/{CUSTOMER}/deposit", data=form,
+                headers={"Content-Type": "application/x-www-form-urlencoded", "X-CSRFToken": token,
+                         "Referer": system.url},
+            )  # fmt: skip
+            assert answer.ok
+        assert client.get(f"accounts/{CUSTOMER}/state")["account"]["balance"] == "1238.50"
+
+    def test_the_account_as_of_a_moment_in_the_admin_by_keyboard(
+        self, system: System, browser: Browser, client: Client
+    ) -> None:
+        events = client.get(f"accounts/{CUSTOMER}/events")["data"]
+        page = sign_in(browser, system, "auditor")
+        base = f"{system.url}/admin/ledger/account/{CUSTOMER}/timeline/"
+        page.goto(f"{base}?as_of={events[1]['recorded_at']}")
+        assert page.inner_text("#balance") == "1250.00"
+        page.keyboard.press("ArrowRight")
+        page.wait_for_url("**/timeline/?version=3")
+        page.keyboard.press("End")
+        page.wait_for_url(f"**/timeline/?version={len(events)}")
+        assert page.inner_text("#balance") == "1238.50"
+        page.keyboard.press("Home")
+        page.wait_for_url("**/timeline/?version=1")
+        assert page.inner_text("#balance") == "0.00"
+        today = datetime.now(UTC).date()
+        page.goto(f"{base}?as_of={today.replace(year=today.year - 1, day=1)}")
+        assert "does not exist at this moment" in page.inner_text(".errornote")
+
+    @pytest.mark.parametrize(
+        ("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]
+    )
+    def test_every_page_is_clean_wide_narrow_light_and_dark(
+        self, system: System, browser: Browser, client: Client, width: int, scheme: str
+    ) -> None:
+        options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+        page = sign_in(browser, system, "supervisor", **options)
+        hold = client.get(f"accounts/{CUSTOMER}")["holds"][0]["id"]
+        command = client.get(f"accounts/{CUSTOMER}/events")["data"][1]["metadata"]["command_id"]
+        paths = [
+            "/", "/search?q=Account", "/search?q=nobody", "/accounts/open", f"/accounts/{CUSTOMER}",
+            f"/accounts/{CUSTOMER}/deposit", f"/accounts/{CUSTOMER}/transfer",
+            f"/accounts/{CUSTOMER}/freeze", f"/accounts/{CUSTOMER}/holds/{hold}/capture",
+            f"/transactions/{command}", "/imports", "/problems/insufficient_funds",
+        ]  # fmt: skip
+        for path in paths:
+            page.goto(system.url + path)
+            page.wait_for_load_state("networkidle")
+            assert_clean(page)
+        auditor = sign_in(browser, system, "auditor", **options)
+        auditor.goto(f"{system.url}/admin/ledger/account/{CUSTOMER}/timeline/?version=2&compare=4")
+        assert_clean(auditor)
+
+    def test_flushall_is_still_right_and_rebuilds_itself(
+        self, system: System, client: Client
+    ) -> None:
+        ids = [item["id"] for item in client.get("accounts?limit=1000")["data"]]
+        before = {item: client.get(f"accounts/{item}")["balance"] for item in ids}
+        Redis.from_url(system.env["REDIS_URL"]).flushall()
+        after = {item: client.get(f"accounts/{item}")["balance"] for item in ids}
+        assert after == before
+        done = client.post(f"accounts/{CUSTOMER}/deposits", {"amount": "1.00", "currency": "EUR"})
+        assert done.status_code == 201
+        seen = done.headers["Ledger-Position"]
+        assert client.get(f"accounts/{CUSTOMER}?at_least={seen}")["balance"] == "1239.50"
+        wait_for(lambda: system.ready()["caught_up"], "the rebuild", 60)
+        system.wait_caught_up()
+        for item in ids:
+            found = client.get(f"accounts/{item}")
+            assert found["source"] == "projection"
+            assert found["projection"]["status"] == "current"
+
+
+class TestKilledMidLoad:
+    def test_nothing_is_lost_and_nothing_doubled(self, system: System, client: Client) -> None:
+        accounts = []
+        for _ in range(6):
+            opened = client.post("accounts", {"holder": "Load", "currency": "EUR"}).json()
+            accounts.append(opened["accounts"][0]["id"])
+        for account in accounts:
+            client.post(f"accounts/{account}/deposits", {"amount": "1000.00", "currency": "EUR"})
+        stop = threading.Event()
+        accepted: list[str] = []
+        workers = [
+            threading.Thread(target=_load, args=(system, client, accounts, seed, stop, accepted))
+            for seed in range(6)
+        ]
+        for worker in workers:
+            worker.start()
+        dice = random.Random(4)
+        for name in [
+            *dice.sample(["worker", "projector"] * 3, 6),
+            "web",
+            "beat",
+            "worker",
+            "projector",
+        ]:
+            time.sleep(dice.uniform(0.3, 1.0))
+            system.kill(name)
+            system.start(name)
+        stop.set()
+        for worker in workers:
+            worker.join()
+        wait_for(system.ready, "the web server")
+        system.wait_caught_up()
+        assert len(accepted) == len(set(accepted)) > 50
+        events = _log(client)
+        assert [event["position"] for event in events] == list(range(1, len(events) + 1))
+        commands = [event["metadata"]["command_id"] for event in events]
+        for command in accepted:
+            assert commands.count(command) in (1, 2)
+        for account in accounts:
+            mine = [event for event in events if event["account_id"] == account]
+            assert [event["version"] for event in mine] == list(range(1, len(mine) + 1))
+            found = client.get(f"accounts/{account}")
+            assert (found["source"], found["version"]) == ("projection", len(mine))
+        total = sum(
+            round(100 * float(client.get(f"accounts/{item}")["balance"])) for item in accounts
+        )
+        assert total == 600_000
+        assert client.get("trial-balance")["currencies"][0]["sum"] == "0.00"
+        drift = json.loads(system.manage("rebuild_projections", "--json"))
+        assert drift["drift_total"] == 0
+        if system.env.get("KAFKA_BOOTSTRAP_SERVERS"):
+            assert _topic_positions(system) == list(range(1, len(events) + 1))
+
+
+def _load(
+    system: System,
+    client: Client,
+    accounts: list[str],
+    seed: int,
+    stop: threading.Event,
+    accepted: list[str],
+) -> None:
+    """Transfers, each sent with one key until it is answered, whatever dies meanwhile."""
+    dice = random.Random(seed)
+    session = requests.Session()
+    session.headers.update(client.session.headers)
+    for number in itertools.count():
+        if stop.is_set():
+            return
+        payer, payee = dice.sample(accounts, 2)
+        body = {
+            "from_account_id": payer, "to_account_id": payee, "amount": "0.01", "currency": "EUR",
+        }  # fmt: skip
+        while True:
+            try:
+                answer = session.post(
+                    f"{client.base}/transfers", json=body, timeout=20,
+                    headers={"Idempotency-Key": f"load-{seed}-{number}"},
+                )  # fmt: skip
+            except requests.RequestException:
+                time.sleep(0.05)
+                continue
+            if answer.status_code == 201:
+                accepted.append(answer.json()["command_id"])
+                break
+            assert answer.status_code == 503, answer.text
+            time.sleep(0.05)
+
+
+def _log(client: Client) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    while True:
+        page = client.get(f"events?limit=1000&after={len(events)}")
+        events += page["data"]
+        if not page["has_more"]:
+            return events
+
+
+def _topic_positions(system: System) -> list[int]:
+    consumer = Consumer(
+        {"bootstrap.servers": system.env["KAFKA_BOOTSTRAP_SERVERS"], "group.id": uuid4().hex}
+    )
+    topic = system.env["LEDGER_TOPIC"]
+    partitions = [TopicPartition(topic, number, 0) for number in range(12)]
+    expected = sum(consumer.get_watermark_offsets(item, timeout=10)[1] for item in partitions)
+    consumer.assign(partitions)
+    positions: list[int] = []
+    while len(positions) < expected:
+        for message in consumer.consume(1000, 5):
+            assert message.error() is None
+            positions.append(json.loads(message.value() or b"")["position"])
+    consumer.close()
+    return sorted(positions)
+
+
+def test_processes_stop_gracefully_without_an_unknown_command(
+    system: System, client: Client
+) -> None:
+    """SIGTERM of the web server under load: every answer that was given is true."""
+    opened = client.post("accounts", {"holder": "Stop", "currency": "EUR"}).json()
+    account = opened["accounts"][0]["id"]
+    answers: list[int] = []
+
+    def work() -> None:
+        for _ in range(40):
+            try:
+                answers.append(
+                    client.post(
+                        f"accounts/{account}/deposits", {"amount": "1.00", "currency": "EUR"}
+                    ).status_code
+                )
+            except requests.RequestException:
+                return
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    system.children.pop("web").stop()
+    for thread in threads:
+        thread.join()
+    system.start("web")
+    wait_for(system.ready, "the web server")
+    found = client.get(f"accounts/{account}?at_least=1")
+    assert found["transactions"] >= answers.count(201)
