@@ -534,6 +534,7 @@ def up() -> int:
         say("Starting the servers")
         servers.start()
         env = {**os.environ, **servers.env}
+        _write_env(servers.env)
         say("Preparing the database")
         manage("migrate", "--database", "owner", env=env)
         manage("check", "--database", "default", "--fail-level", "WARNING", env=env)
@@ -562,13 +563,22 @@ def up() -> int:
     return 0
 
 
+def _write_env(made: dict[str, str]) -> None:
+    """Keep the addresses for bin/manage."""
+    path = LOCAL / "env"
+    path.touch(mode=0o600)
+    names = ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS", "SECRET_KEY")
+    known = {name: made.get(name) or os.environ.get(name) for name in names}
+    path.write_text("".join(f"export {name}='{value}'\n" for name, value in known.items() if value))
+
+
 def _print_table(port: int, password: str, env: dict[str, str]) -> None:
     site = f"http://localhost:{port}"
     bus = env.get("KAFKA_BOOTSTRAP_SERVERS") or "none: the log feeds the projector"
     rows = [
         ("back office", f"{site}/", f"teller, supervisor / {password}"),
         ("audit", f"{site}/admin/", f"auditor, admin / {password}"),
-        ("REST API", f"{site}/api/v1/docs/", "token: manage.py create_token service"),
+        ("REST API", f"{site}/api/v1/docs/", "token: bin/manage create_token service"),
         ("Kafka", bus, "topic ledger.events"),
         ("logs", str(LOCAL / "log"), ""),
     ]

@@ -219,12 +219,17 @@ class TestTheWalk:
             "/", "/search?q=Account", "/search?q=nobody", "/accounts/open", f"/accounts/{account}",
             f"/accounts/{account}/deposit", f"/accounts/{account}/transfer",
             f"/accounts/{account}/freeze", f"/accounts/{account}/holds/{hold}/capture",
-            f"/transactions/{command}", "/imports", "/problems/insufficient_funds",
+            f"/transactions/{command}", "/imports", "/problems/insufficient_funds", "/nothing",
         ]  # fmt: skip
         for path in paths:
             page.goto(system.url + path)
             page.wait_for_load_state("networkidle")
+            if path == "/nothing":
+                page.problems.clear()  # type: ignore[attr-defined]  # the 404 itself is logged
             assert_clean(page)
+        page.goto(f"{system.url}/api/v1/docs/")
+        page.wait_for_selector("text=/api/v1/transfers")
+        assert page.problems == []  # type: ignore[attr-defined]  # set by sign_in
         auditor = sign_in(browser, system, "auditor", **options)
         auditor.goto(f"{system.url}/admin/ledger/account/{account}/timeline/?version=2&compare=4")
         assert_clean(auditor)
