@@ -567,7 +567,13 @@ def _write_env(made: dict[str, str]) -> None:
     """Keep the addresses for bin/manage."""
     path = LOCAL / "env"
     path.touch(mode=0o600)
-    names = ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS", "SECRET_KEY")
+    names = (
+        "DATABASE_URL",
+        "DATABASE_OWNER_URL",
+        "REDIS_URL",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "SECRET_KEY",
+    )
     known = {name: made.get(name) or os.environ.get(name) for name in names}
     path.write_text("".join(f"export {name}='{value}'\n" for name, value in known.items() if value))
 

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import msgspec
+
 from ledger.domain import commands as c
-from ledger.errors import AccountNotFound, ForbiddenError, NotFoundError
+from ledger.errors import AccountNotFound, ForbiddenError, LedgerError, NotFoundError
+from ledger.handlers import Outcome
 from ledger.models import Account
 from ledger.roles import actions_of
 
@@ -42,18 +45,21 @@ def check_account(user: Any, account_id: str) -> None:
         raise NotFoundError(f"account {account_id} does not exist")
 
 
-def hide_accounts(user: Any, outcome_accounts: list[Any]) -> list[Any]:
-    """Of the accounts of an outcome, those that `user` may see."""
+def visible(user: Any, outcome: Outcome) -> Outcome:
+    """The outcome without accounts, and their events, that `user` may not see."""
     if "read" in actions_of(user):
-        return outcome_accounts
-    return [item for item in outcome_accounts if item.owner == user.get_username()]
+        return outcome
+    own = [account for account in outcome.accounts if account.owner == user.get_username()]
+    shown = {account.account_id for account in own}
+    return msgspec.structs.replace(
+        outcome,
+        accounts=own,
+        events=[event for event in outcome.events if event.account_id in shown],
+    )
 
 
-def hide_refusal(user: Any, error: Exception, command: c.Command) -> Exception:
-    """What a customer may learn of a refusal: nothing about an account of somebody else."""
-    if "read" in actions_of(user) or not isinstance(command, c.Transfer):
+def hide_refusal(user: Any, error: LedgerError, receiver: str) -> LedgerError:
+    """What a customer may learn of a refusal: nothing about the account of the `receiver`."""
+    if "read" in actions_of(user) or not receiver or error.facts.get("account_id") != receiver:
         return error
-    named = getattr(error, "facts", {}).get("account_id")
-    if named == command.to_account_id:
-        return AccountNotFound("the receiving account cannot take this", field="to_account_id")
-    return error
+    return AccountNotFound("the receiving account cannot take this", field="to_account_id")

@@ -133,13 +133,6 @@ class LimitInUse(Rejected):
     title = "The overdraft limit is in use"
 
 
-class HoldNotFound(Rejected):
-    """The account has no hold of this id."""
-
-    code = "hold_not_found"
-    title = "No such hold"
-
-
 class HoldFinished(Rejected):
     """The hold was captured, released or has expired."""
 

@@ -16,7 +16,7 @@ from ledger.domain.state import Account, evolve
 from ledger.errors import NotFoundError
 from projections import feeds, redis_store
 from projections.balances import ACTIVITY_KEPT, ActivityLine, activity_line
-from projections.models import Generation, Relay
+from projections.models import Relay
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,3 @@ def summary(account_id: str) -> dict[str, dict[str, int]]:
             month = months.setdefault(day[:7], {})
             month[kind] = month.get(kind, 0) + value
     return months
-
-
-def live_generation() -> Generation | None:
-    """The row of the live generation."""
-    return Generation.objects.filter(status="live").first()

@@ -131,11 +131,6 @@ def go_live(generation: str) -> str:
     return _text(before)
 
 
-def stop_building() -> None:
-    """Forget the building generation."""
-    client().delete(_key("building"))
-
-
 def drop(generation: str) -> int:
     """Delete every key of a generation; returns how many."""
     dropped = 0

@@ -32,9 +32,3 @@ def watch(**_: Any) -> None:
 def build_shard(*, generation_id: int, shard: int, **_: Any) -> None:
     """Build one shard of a generation."""
     rebuild.build_shard(generation_id, shard)
-
-
-@shared_task(name="projections.rebuild")
-def start_rebuild(*, reason: str, requested_by: str, **_: Any) -> None:
-    """Start a rebuild on the workers."""
-    rebuild.dispatch(rebuild.start(reason=reason, requested_by=requested_by))

@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 STATUS: Mapping[type[errors.LedgerError], int] = {
     errors.AccountNotFound: 404,
     errors.TransactionNotFound: 404,
-    errors.HoldNotFound: 404,
     errors.AccountAlreadyOpen: 409,
     errors.AlreadyReversed: 409,
     errors.HoldFinished: 409,

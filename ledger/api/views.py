@@ -24,6 +24,7 @@ from ledger.api.serializers import (
     event_as_json,
     outcome_as_json,
 )
+from ledger.domain import commands
 from ledger.domain.money import format_amount
 from ledger.domain.times import parse_moment
 from ledger.history import Moment
@@ -162,7 +163,8 @@ class CommandView(LedgerView):
         )
         outcome = bus.send_one(envelope)
         if outcome.error is not None:
-            raise _Refused(outcome, access.hide_refusal(request.user, outcome.error, command))
+            receiver = getattr(command, "to_account_id", "")
+            raise _Refused(outcome, access.hide_refusal(request.user, outcome.error, receiver))
         return outcome_response(request, outcome)
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]  # DRF says Response
@@ -194,15 +196,7 @@ def _mark(response: HttpResponseBase, outcome: handlers.Outcome) -> None:
 
 def outcome_response(request: Request, outcome: handlers.Outcome) -> Response:
     """The answer to an accepted command: 201, where it is, and the versions it made."""
-    visible = access.hide_accounts(request.user, outcome.accounts)
-    shown = {account.account_id for account in visible}
-    body = outcome_as_json(
-        msgspec.structs.replace(
-            outcome,
-            accounts=visible,
-            events=[event for event in outcome.events if event.account_id in shown],
-        )
-    )
+    body = outcome_as_json(access.visible(request.user, outcome))
     response = Response(body, status=200 if outcome.dry_run else 201)
     if outcome.dry_run:
         return response
@@ -229,7 +223,10 @@ class BatchView(LedgerView):
         envelopes = self._envelopes(request, items, key, atomic=atomic, dry_run=is_dry_run(params))
         units = [envelopes] if atomic else [[envelope] for envelope in envelopes]
         results = [result for unit in bus.send(units) for result in unit]
-        answers = [self._answer(request, result) for result in results]
+        answers = [
+            self._answer(request, envelope.command, result)
+            for envelope, result in zip(envelopes, results, strict=True)
+        ]
         refused = [answer for answer in answers if answer["status"] == "rejected"]
         failed = [answer for answer in answers if answer["status"] == "failed"]
         status = 200
@@ -300,12 +297,15 @@ class BatchView(LedgerView):
             )
         return envelopes
 
-    def _answer(self, request: Request, result: handlers.Result) -> dict[str, Any]:
+    def _answer(
+        self, request: Request, command: commands.Command, result: handlers.Result
+    ) -> dict[str, Any]:
         if isinstance(result, handlers.Outcome) and result.error is None:
-            return outcome_as_json(result)
+            return outcome_as_json(access.visible(request.user, result))
         error = result.error if isinstance(result, handlers.Outcome) else result
         if not isinstance(error, errors.LedgerError):
             error = errors.StoreUnavailableError("this command met a fault; send it again")
+        error = access.hide_refusal(request.user, error, getattr(command, "to_account_id", ""))
         answer = {
             "status": "rejected" if isinstance(error, errors.Rejected) else "failed",
             "problem": problems.problem_of(request._request, error),  # noqa: SLF001
@@ -506,22 +506,16 @@ def outcome_detail(request: Request, row: Command) -> dict[str, Any]:
     """A recorded command with its outcome."""
     outcome = handlers.outcome_of(str(row.id))
     if outcome.error is not None:
+        receiver = row.body.get("to_account_id", "")
+        error = access.hide_refusal(request.user, outcome.error, receiver)
         answer: dict[str, Any] = {
             "command_id": outcome.command_id,
             "command": outcome.name,
             "status": "rejected",
-            "problem": problems.problem_of(request._request, outcome.error),  # noqa: SLF001
+            "problem": problems.problem_of(request._request, error),  # noqa: SLF001
         }
     else:
-        visible = access.hide_accounts(request.user, outcome.accounts)
-        shown = {account.account_id for account in visible}
-        answer = outcome_as_json(
-            msgspec.structs.replace(
-                outcome,
-                accounts=visible,
-                events=[event for event in outcome.events if event.account_id in shown],
-            )
-        )
+        answer = outcome_as_json(access.visible(request.user, outcome))
     return {
         **answer,
         "actor": row.actor,

@@ -282,14 +282,3 @@ EVENT_TYPES: dict[str, type[Event]] = {
     )
 }
 """Stored type name to payload class. A name is never reused or renamed."""
-
-MoneyEvent = (
-    MoneyDeposited
-    | MoneyWithdrawn
-    | TransferSent
-    | TransferReceived
-    | HoldCaptured
-    | TransactionReversed
-    | BalanceAdjusted
-)
-"""The events that change a balance; each carries a `transaction_id`."""

@@ -129,14 +129,14 @@ def _send(
                 request=msgspec.to_builtins(said),
             )
         )
-        refusal: Exception | None = outcome.error
+        refusal: LedgerError | None = outcome.error
         if outcome.error is not None:
-            refusal = access.hide_refusal(request.user, outcome.error, command)
+            receiver = getattr(command, "to_account_id", "")
+            refusal = access.hide_refusal(request.user, outcome.error, receiver)
     except LedgerError as error:
         refusal, outcome = error, None
     if refusal is None:
         return outcome
-    assert isinstance(refusal, LedgerError)  # noqa: S101  (refusals and LedgerErrors only)
     listed = refusal.facts.get("errors") or [{"field": refusal.field, "detail": refusal.detail}]
     for item in listed:
         field = item["field"] if item["field"] in form.fields else None

@@ -557,7 +557,29 @@ class TestRoles:
         api.post(f"accounts/{foreign}/freeze", {"reason": "secret"})
         assert_problem(transfer(own, foreign), 404, "account_not_found")
         dollars = api.open(currency="USD")
-        assert_problem(transfer(own, dollars), 404, "account_not_found")
+        refused = transfer(own, dollars)
+        assert_problem(refused, 404, "account_not_found")
+        assert (
+            "USD" not in customer.get(refused["Location"].removeprefix("/api/v1/")).content.decode()
+        )
+
+    def test_customers_learn_nothing_from_batches_either(self, api: Api, api_as: As) -> None:
+        own, foreign = api.open("50.00", owner="test-customer"), api.open("77.00")
+        dollars = api.open(currency="USD")
+        items = [
+            {
+                "command": "Transfer",
+                "from_account_id": own,
+                "to_account_id": to,
+                "amount": "1",
+                "currency": "EUR",
+            }
+            for to in (foreign, dollars)
+        ]
+        answer = api_as("customer").post("batches", {"commands": items})
+        assert (answer.json()["accepted"], answer.json()["rejected"]) == (1, 1)
+        for secret in ("78.00", foreign, "USD"):
+            assert secret not in answer.content.decode()
 
 
 def test_every_api_route_refuses_strangers(api_as: As) -> None:
