@@ -9,7 +9,10 @@ prepare_environment() {
     wanted=$(cat requirements.txt tests/requirements.txt | sha256sum)
     if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
         echo "Installing packages (once)"
-        "$python" -m venv .venv
+        "$python" -m venv .venv || {
+            echo "Cannot start: $python has no venv module; on Debian install python3-venv." >&2
+            exit 1
+        }
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt || {
             echo "Cannot start: the packages could not be installed; is a package registry reachable?" >&2
             exit 1

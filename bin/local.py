@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
@@ -362,6 +363,34 @@ def start_kafka(base: Path, port: int, controller_port: int) -> Child:
     return Child("kafka", [*java, "kafka.Kafka", str(properties)], log_dir=base / "log")
 
 
+def check_given_servers() -> None:
+    """See that the servers named in the environment answer.
+
+    Raises:
+        StartError: one line for each that does not, with what to do.
+    """
+    wrong: list[str] = []
+    names = {"DATABASE_URL": 5432, "REDIS_URL": 6379, "KAFKA_BOOTSTRAP_SERVERS": 9092}
+    for name, default_port in names.items():
+        given = os.environ.get(name)
+        if not given:
+            continue
+        first = given.split(",")[0]
+        address = urlsplit(first if "//" in first else f"//{first}")
+        host, port = address.hostname or "localhost", address.port or default_port
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except OSError as error:
+            wrong.append(
+                f"{name}: nothing answers at {host}:{port} ({error.strerror or error}); start it, "
+                f"or unset {name} to use a local one"
+            )
+    if os.environ.get("DATABASE_URL") and not os.environ.get("DATABASE_OWNER_URL"):
+        wrong.append("DATABASE_OWNER_URL: migrations run as the owner of the tables; set it too")
+    if wrong:
+        raise StartError("\n  ".join(["", *wrong]))
+
+
 class Servers:
     """The servers of one run, those that the environment does not already name."""
 
@@ -379,6 +408,7 @@ class Servers:
         Raises:
             StartError: one of them does not start.
         """
+        check_given_servers()
         passwords = self._passwords()
         self.env["SECRET_KEY"] = os.environ.get("SECRET_KEY") or passwords["secret_key"]
         kafka: Child | None = None

@@ -96,14 +96,10 @@ class CommandBus:
                     taken = self._take()
                 if self._queue:
                     self._changed.notify()
-            try:
-                results = self._process_units([item.unit for item in taken])
-                for item, result in zip(taken, results, strict=True):
-                    item.future.set_result(result)
-            except BaseException as error:
-                log.exception("a batch of %d commands failed", len(taken))
-                for item in taken:
-                    item.future.set_result([_as_exception(error)] * len(item.unit))
+            for item, result in zip(
+                taken, self._results([item.unit for item in taken]), strict=True
+            ):
+                item.future.set_result(result)
             with self._changed:
                 for item in taken:
                     self._busy -= item.touches
@@ -128,6 +124,17 @@ class CommandBus:
         for item in taken:
             self._busy |= item.touches
         return taken
+
+    def _results(self, units: Sequence[Unit]) -> list[list[Result]]:
+        """The results of `units`; a fault that is no refusal is pinned to the unit that has it."""
+        try:
+            return self._process_units(units)
+        except Exception as error:
+            if len(units) > 1:
+                log.warning("a batch of %d failed; trying its units one by one", len(units))
+                return [result for unit in units for result in self._results([unit])]
+            log.exception("%s failed", type(units[0][0].command).__name__)
+            return [[error for _ in unit] for unit in units]
 
     def _process_units(self, units: Sequence[Unit]) -> list[list[Result]]:
         """Load, decide and append, again from the start whenever a race is lost.
@@ -183,7 +190,3 @@ def _decide_and_append(units: Sequence[Unit]) -> tuple[Plan, store.Appended]:
 
 def _result_of(plan: Plan, item: Envelope, done: store.Appended) -> Result:
     return plan.results[item.command_id](done)
-
-
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(str(error))

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -115,6 +116,9 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response:
     """DRF's exception handler: everything becomes a problem; a bug is logged once, in full."""
     request: HttpRequest = context["request"]._request  # noqa: SLF001  (DRF's own handle on it)
     headers: dict[str, str] = {}
+    if isinstance(error, OperationalError | InterfaceError):
+        log.warning("the database did not answer: %s", error)
+        error = errors.StoreUnavailableError("the database did not answer; try again")
     if isinstance(error, errors.LedgerError):
         body = problem_of(request, error)
         if body["status"] == 503 or isinstance(error, errors.ConflictError):

@@ -1,6 +1,7 @@
 """Commands under real concurrency: once, in order, never past a limit, never half."""
 
 import random
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -263,8 +264,6 @@ class TestFaults:
             def work(_: int) -> Outcome:
                 return send(deposit(account))
 
-            import threading
-
             done = threading.Thread(target=lambda: results.extend(in_threads(threads, work)))
             done.start()
             done.join(1.0)
@@ -319,6 +318,67 @@ class TestFaults:
             with pytest.raises(StoreUnavailableError):
                 send(withdraw(account, 50), key=f"w-{account}")
         assert send(withdraw(account, 50), key=f"w-{account}").error is None
+
+    def test_connections_killed_all_the_time_lose_and_double_nothing(
+        self, send_own: Sender
+    ) -> None:
+        account = send_own.open()
+        name = connection.settings_dict["NAME"]
+        stop = threading.Event()
+
+        def kill() -> None:
+            with superuser() as admin:
+                while not stop.wait(0.02):
+                    admin.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = %s AND pid <> pg_backend_pid()",
+                        [name],
+                    )
+
+        def work(number: int) -> int:
+            unavailable = 0
+            for n in range(40):
+                while True:
+                    try:
+                        assert send_own(deposit(account, 1), key=f"{number}/{n}").error is None
+                        break
+                    except StoreUnavailableError:
+                        unavailable += 1
+            return unavailable
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        results = in_threads(8, work)
+        stop.set()
+        killer.join()
+        assert all(isinstance(item, int) for item in results), results
+        assert balance_fresh(account) == 8 * 40
+        assert_stream_is_sound(account)
+
+    def test_a_bug_is_stopped_by_the_database_and_hits_only_its_own_command(
+        self, send: Sender, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`decide` forgets to check the funds of one command among many."""
+        from ledger.domain import events as e
+        from ledger.domain.decide import decide
+
+        account, other = send.open(balance=100), send.open()
+
+        def careless(command: c.Command, facts: Any) -> Any:
+            if isinstance(command, c.Withdraw):
+                event = e.MoneyWithdrawn(
+                    transaction_id="x", amount=101, currency="EUR", counterpart="cash"
+                )
+                return [(account, event, facts.now)]
+            return decide(command, facts)
+
+        monkeypatch.setattr("ledger.handlers.decide", careless)
+        units = [[send.wrap(deposit(other, 1))] for _ in range(20)]
+        units.insert(7, [send.wrap(withdraw(account, 101))])
+        results = [result for [result] in send.bus.send(units)]
+        assert type(results.pop(7)).__name__ == "IntegrityError"
+        assert accepted(results) == 20
+        assert (balance(account), balance(other)) == (100, 20)
 
     def test_an_unknown_event_stops_only_its_account(self, send_own: Sender) -> None:
         account, other = send_own.open(balance=500), send_own.open()
