@@ -616,7 +616,7 @@ def _print_table(port: int, password: str, env: dict[str, str]) -> None:
         ("back office", f"{site}/", f"teller, supervisor / {password}"),
         ("audit", f"{site}/admin/", f"auditor, admin / {password}"),
         ("REST API", f"{site}/api/v1/docs/", "token: bin/manage create_token service"),
-        ("Kafka", bus, "topic ledger.events"),
+        ("Kafka", bus, "topic ledger.events" if env.get("KAFKA_BOOTSTRAP_SERVERS") else ""),
         ("logs", str(LOCAL / "log"), ""),
     ]
     say("\nThe ledger is running. Ctrl-C stops it.\n")
