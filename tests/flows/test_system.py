@@ -228,7 +228,7 @@ class TestTheWalk:
                 page.problems.clear()  # type: ignore[attr-defined]  # the 404 itself is logged
             assert_clean(page)
         page.goto(f"{system.url}/api/v1/docs/")
-        page.wait_for_selector("text=/api/v1/transfers")
+        page.wait_for_selector('[data-path="/api/v1/transfers"]')
         assert page.problems == []  # type: ignore[attr-defined]  # set by sign_in
         auditor = sign_in(browser, system, "auditor", **options)
         auditor.goto(f"{system.url}/admin/ledger/account/{account}/timeline/?version=2&compare=4")
