@@ -247,6 +247,14 @@ def last_position() -> int:
         return int(cursor.fetchone()[0])
 
 
+def clock() -> datetime:
+    """The database's clock; waits for nobody."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+        return now
+
+
 def settle() -> tuple[datetime, int]:
     """Wait for an append in flight; return the database's clock and the log's end after it."""
     with connection.cursor() as cursor:

@@ -15,7 +15,7 @@ SWEEP_MAX = 500
 @shared_task(name="ledger.expire_holds")
 def expire_holds(**_: Any) -> int:
     """Record the expiry of holds that are due. Harmless when run twice: the second finds nothing."""
-    now, _position = store.settle()
+    now = store.clock()
     units = []
     for account_id in store.accounts_due(now, SWEEP_MAX):
         version = store.head_version(account_id)

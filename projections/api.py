@@ -37,7 +37,7 @@ class CurrentAccountSerializer(AccountStateSerializer):
 
 def current_account_as_json(view: queries.AccountView) -> dict[str, Any]:
     """The account with its freshness."""
-    now, _ = store.settle()
+    now = store.clock()
     return {
         **account_as_json(view.account, now=now),
         "position": view.position,

@@ -545,7 +545,7 @@ class AccountsView(CommandView):
             rows = rows.filter(id__gt=canonical_uuid(params["after"], field="after"))
         limit = _limit(params)
         found = list(rows[: limit + 1])
-        now, _ = store.settle()
+        now = store.clock()
         items = [account_as_json(history.trusted(head_of(row)), now=now) for row in found]
         last = found[limit - 1].id if len(found) > limit else None
         return page(request, items, limit, "after", last)

@@ -165,7 +165,7 @@ def _account_context(request: HttpRequest, account_id: str) -> dict[str, Any]:
     access.check_account(request.user, account_id)
     at_least = _at_least(request)
     view = queries.account(account_id, at_least=at_least)
-    now, _ = store.settle()
+    now = store.clock()
     lines = queries.activity(account_id, LIST_MAX)
     return {
         "view": view,

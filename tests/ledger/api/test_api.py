@@ -450,6 +450,9 @@ class TestAuthentication:
         headers = {"Authorization": f"Bearer {token}"}
         assert anonymous.get("accounts?limit=1", **headers).status_code == 200
         assert token not in str(row.__dict__)
+        for strange in ("", "x", "\u00ff", "a b", "x" * 5000, token[:-1], token + "0"):
+            headers_of = {"Authorization": f"Bearer {strange}"}
+            assert anonymous.get("accounts", **headers_of).status_code == 401, strange
         row.delete()
         assert_problem(anonymous.get("accounts", **headers), 401, "authentication_failed")
 
