@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,6 +84,14 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def as_user(user: str | None) -> dict[str, Any]:
+    """The arguments that make subprocess run as `user`; none for the user that we are."""
+    if user is None:
+        return {}
+    account = pwd.getpwnam(user)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
 class Child:
     """A process that dies with us, its output in a log file."""
 
@@ -104,7 +113,6 @@ class Child:
         def die_with_parent() -> None:
             _libc.prctl(PR_SET_PDEATHSIG, stop_signal)
 
-        account = pwd.getpwnam(user) if user else None
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -115,9 +123,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
                 start_new_session=True,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
+                **as_user(user),
             )
 
     def log_tail(self, lines: int = 15) -> str:
@@ -152,14 +158,11 @@ def _unprivileged_user() -> str | None:
 def _can_run(binary: Path, user: str | None) -> bool:
     if user is None:
         return True
-    account = pwd.getpwnam(user)
     try:
         done = subprocess.run(
             [str(binary), "--version"],
             cwd="/",
-            user=account.pw_uid,
-            group=account.pw_gid,
-            extra_groups=[],
+            **as_user(user),
             capture_output=True,
             check=False,
         )
@@ -214,9 +217,7 @@ class Postgres:
         reachable = subprocess.run(
             ["/bin/sh", "-c", f'test -w "{data}"'],
             cwd="/",
-            user=account.pw_uid,
-            group=account.pw_gid,
-            extra_groups=[],
+            **as_user(self.user),
             check=False,
         )
         if reachable.returncode == 0:
@@ -243,9 +244,7 @@ class Postgres:
                 cwd="/",
                 check=True,
                 stdout=subprocess.DEVNULL,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
+                **as_user(self.user),
             )
 
     def is_ready(self) -> bool:

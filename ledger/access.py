@@ -1,12 +1,13 @@
 """Whether a user may send a command or see an account. Object-level rules live here alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from ledger.domain import commands as c
 from ledger.errors import AccountNotFound, ForbiddenError, LedgerError, NotFoundError
-from ledger.handlers import Outcome
+from ledger.handlers import Envelope, Outcome, envelope
 from ledger.models import Account
 from ledger.roles import actions_of
 
@@ -31,6 +32,35 @@ def check_command(user: Any, command: c.Command) -> None:
         check_account(user, command.from_account_id)
         return
     raise ForbiddenError(f'your role does not allow "{command.action}"')
+
+
+def sender_of(user: Any) -> str:
+    """What scopes the idempotency keys of `user`."""
+    return f"user:{user.pk}"
+
+
+def envelope_for(
+    user: Any,
+    command: c.Command,
+    said: Mapping[str, Any],
+    *,
+    key: str,
+    channel: str,
+    **options: Any,
+) -> Envelope:
+    """Wrap a command as sent by `user`; `said` is what they sent, for the fingerprint.
+
+    The caller has checked that they may (`check_command`).
+    """
+    return envelope(
+        command,
+        sender=sender_of(user),
+        key=key,
+        actor=user.get_username(),
+        channel=channel,
+        request=msgspec.to_builtins(said),
+        **options,
+    )
 
 
 def check_account(user: Any, account_id: str) -> None:

@@ -32,6 +32,11 @@ class LedgerError(Exception):
         self.field = field
         self.facts = facts
 
+    @property
+    def with_field(self) -> str:
+        """The detail, after the field that it is about."""
+        return f"{self.field}: {self.detail}" if self.field else self.detail
+
 
 class Rejected(LedgerError):  # noqa: N818  (the field's own word: a command is rejected)
     """A business rule refused the command; nothing changed and the refusal is recorded."""
@@ -201,9 +206,6 @@ class InvalidInputError(LedgerError):
 
     code = "invalid_input"
     title = "The request is not valid"
-
-    def __init__(self, detail: str, *, field: str | None = None, **facts: Any) -> None:
-        super().__init__(detail, field=field, **facts)
 
 
 class WrongExpectedVersionError(LedgerError):

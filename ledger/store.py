@@ -274,7 +274,6 @@ class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
     """A stored snapshot."""
 
     version: int
-    state_schema: str
     state: str
 
 
@@ -288,7 +287,7 @@ def snapshot_before(
     """The newest snapshot of `state_schema` at or before both bounds."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT version, state_schema, state::text FROM ledger_snapshot "
+            "SELECT version, state::text FROM ledger_snapshot "
             "WHERE account_id = %s AND state_schema = %s AND version <= %s AND position <= %s "
             "ORDER BY position DESC LIMIT 1",
             [
@@ -299,7 +298,7 @@ def snapshot_before(
             ],
         )
         row = cursor.fetchone()
-    return SnapshotRow(version=row[0], state_schema=row[1], state=row[2]) if row else None
+    return SnapshotRow(version=row[0], state=row[1]) if row else None
 
 
 def read_head(account_id: str) -> tuple[Head, int] | None:

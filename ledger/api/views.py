@@ -37,11 +37,6 @@ _KEY = re.compile(r'"?([\x21\x23-\x7e](?:[\x20\x21\x23-\x7e]{0,253}[\x21\x23-\x7
 _IF_MATCH = re.compile(r'"?v?(\d{1,9})"?', re.ASCII)
 
 
-def sender_of(user: Any) -> str:
-    """What scopes the idempotency keys of `user`."""
-    return f"user:{user.pk}"
-
-
 def idempotency_key(request: Request) -> str:
     """The required ``Idempotency-Key``: 1 to 255 visible ASCII characters, bare or quoted."""
     sent = request.headers.get("Idempotency-Key")
@@ -150,13 +145,12 @@ class CommandView(LedgerView):
         urls = {name: canonical_uuid(value, field=name) for name, value in ids.items()}
         command, said = command_of(self.command_name, request.data, urls)
         access.check_command(request.user, command)
-        envelope = handlers.envelope(
+        envelope = access.envelope_for(
+            request.user,
             command,
-            sender=sender_of(request.user),
+            said,
             key=idempotency_key(request),
-            actor=request.user.get_username(),
             channel="api",
-            request=msgspec.to_builtins(said),
             correlation_id=_sent_correlation(request),
             expected_version=expected_version(request),
             dry_run=is_dry_run(params),
@@ -268,7 +262,7 @@ class BatchView(LedgerView):
         listed: list[dict[str, str]] = []
         for number, item in enumerate(items):
             try:
-                command, said = _batch_command(item)
+                command, said = command_of_item(item)
                 access.check_command(request.user, command)
             except errors.LedgerError as error:
                 for found in error.facts.get("errors") or [
@@ -280,13 +274,12 @@ class BatchView(LedgerView):
                     raise
                 continue
             envelopes.append(
-                handlers.envelope(
+                access.envelope_for(
+                    request.user,
                     command,
-                    sender=sender_of(request.user),
+                    {"batch": len(items), "atomic": atomic, **said},
                     key=f"{key}/{number}",
-                    actor=request.user.get_username(),
                     channel="api",
-                    request={"batch": len(items), "atomic": atomic, **msgspec.to_builtins(said)},
                     correlation_id=_sent_correlation(request),
                     dry_run=dry_run,
                 )
@@ -315,7 +308,8 @@ class BatchView(LedgerView):
         return answer
 
 
-def _batch_command(item: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def command_of_item(item: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """As `command_of`, for a command that names itself and its ids beside its other fields."""
     body = dict(item)
     name = body.pop("command", None)
     if not isinstance(name, str) or name not in BATCH_COMMANDS:
@@ -481,7 +475,7 @@ class OutcomeView(LedgerView):
         query(request, [])
         command_id = canonical_uuid(command_id, field="command_id")
         row = Command.objects.filter(pk=command_id).first()
-        own = row is not None and row.sender == sender_of(request.user)
+        own = row is not None and row.sender == access.sender_of(request.user)
         if row is None or not (own or "read" in roles.actions_of(request.user)):
             raise errors.NotFoundError(f"command {command_id} does not exist")
         return Response(outcome_detail(request, row))
@@ -496,7 +490,9 @@ class OutcomesView(LedgerView):
         key = params.get("idempotency_key")
         if not key:
             raise errors.InvalidInputError("is required", field="idempotency_key")
-        row = Command.objects.filter(sender=sender_of(request.user), idempotency_key=key).first()
+        row = Command.objects.filter(
+            sender=access.sender_of(request.user), idempotency_key=key
+        ).first()
         if row is None:
             raise errors.NotFoundError("no command was recorded under this key: it may be sent")
         return Response(outcome_detail(request, row))

@@ -5,7 +5,6 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
-import msgspec
 from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -16,7 +15,6 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from ledger import access, handlers, import_jobs, imports, roles, store
 from ledger.api.problems import DOCUMENTED
 from ledger.api.serializers import account_id_of_reference, canonical_uuid, command_of
-from ledger.api.views import sender_of
 from ledger.errors import InvalidInputError, LedgerError, NotFoundError
 from ledger.models import Account, Command, ImportJob
 from ledger.service import bus
@@ -120,13 +118,12 @@ def _send(
         command, said = command_of(name, body, ids)
         access.check_command(request.user, command)
         outcome = bus.send_one(
-            handlers.envelope(
+            access.envelope_for(
+                request.user,
                 command,
-                sender=sender_of(request.user),
+                said,
                 key=f"page/{form.cleaned_data['key']}",
-                actor=request.user.get_username(),
                 channel="page",
-                request=msgspec.to_builtins(said),
             )
         )
         refusal: LedgerError | None = outcome.error

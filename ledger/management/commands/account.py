@@ -39,6 +39,5 @@ class Command(BaseCommand):
                 account_id = account_id_of_reference(given["account"])
             found = history.state_at(account_id, moment_of(asked))
         except LedgerError as error:
-            prefix = f"{error.field}: " if error.field else ""
-            raise CommandError(f"{prefix}{error.detail}") from error
+            raise CommandError(error.with_field) from error
         self.stdout.write(json.dumps(state_as_json(found), indent=2, ensure_ascii=False))

@@ -48,7 +48,7 @@ class Command(BaseCommand):
         except KeyError as error:
             raise CommandError(f"{error} is not a currency") from error
         except InvalidInputError as error:
-            raise CommandError(f"{error.field}: {error.detail}") from error
+            raise CommandError(error.with_field) from error
         if given["dry_run"]:
             result = imports.preview(parsed, options)
         else:

@@ -5,15 +5,13 @@ import sys
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ledger import access
-from ledger.api.serializers import canonical_uuid, command_of, outcome_as_json
-from ledger.api.views import BATCH_COMMANDS, sender_of
+from ledger.api.serializers import outcome_as_json
+from ledger.api.views import BATCH_COMMANDS, command_of_item
 from ledger.errors import LedgerError
-from ledger.handlers import envelope
 from ledger.service import bus
 
 
@@ -35,34 +33,23 @@ class Command(BaseCommand):
         user = User.objects.filter(username=given["user"]).first()
         if user is None:
             raise CommandError(f"there is no user {given['user']}")
-        body: dict[str, str] = {}
-        for item in given["fields"]:
-            name, equals, value = item.partition("=")
-            if not equals:
-                raise CommandError(f'"{item}" is not field=value')
-            body[name] = value
+        item = {"command": given["name"]}
+        for pair in given["fields"]:
+            name, equals, value = pair.partition("=")
+            if not equals or name in item:
+                raise CommandError(f'"{pair}" is not field=value, or says a field twice')
+            item[name] = value
         key = given["key"] or str(uuid4())
         try:
-            ids = {
-                name: canonical_uuid(body.pop(name, None), field=name)
-                for name in BATCH_COMMANDS[given["name"]]
-            }
-            command, said = command_of(given["name"], body, ids)
+            command, said = command_of_item(item)
             access.check_command(user, command)
             outcome = bus.send_one(
-                envelope(
-                    command,
-                    sender=sender_of(user),
-                    key=key,
-                    actor=user.get_username(),
-                    channel="cli",
-                    request=msgspec.to_builtins(said),
-                    dry_run=given["dry_run"],
+                access.envelope_for(
+                    user, command, said, key=key, channel="cli", dry_run=given["dry_run"]
                 )
             )
         except LedgerError as error:
-            prefix = f"{error.field}: " if error.field else ""
-            raise CommandError(f"{prefix}{error.detail}") from error
+            raise CommandError(error.with_field) from error
         answer: dict[str, Any] = {"idempotency_key": key, "replayed": outcome.replayed}
         if outcome.error is not None:
             answer |= {"status": "rejected", **outcome.error.as_record()}
