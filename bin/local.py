@@ -349,7 +349,15 @@ def start_kafka(base: Path, port: int, controller_port: int) -> Child:
         )
         + "\n"
     )
-    java = ["java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{KAFKA_LIB}/*"]
+    java = [
+        "java",
+        "-Xms128m",
+        "-Xmx384m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        f"{KAFKA_LIB}/*",
+    ]
     if not (home / "data" / "meta.properties").exists():
         subprocess.run(
             [
@@ -563,7 +571,7 @@ def up() -> int:
     try:
         say("Starting the servers")
         servers.start()
-        env = {**os.environ, **servers.env}
+        env = {"LEDGER_PIN_WORKERS": "1", **os.environ, **servers.env}
         _write_env(servers.env)
         say("Preparing the database")
         manage("migrate", "--database", "owner", env=env)

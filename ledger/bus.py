@@ -1,17 +1,16 @@
 """The command bus: concurrent commands of one process share their round trips to the database.
 
-A request thread hands its command over and waits. Two workers take whatever is waiting, load all
-heads in one query, decide one after another, and append everything in one call. Alone, a command
-waits for nobody. A worker leaves commands alone whose accounts or keys another worker of this
-process holds, so they do not lose races against each other; other processes are met by
-compare-and-set, and from the second try on under the log's lock, so a hot account cannot starve.
+A request thread hands its command over and waits. One worker takes whatever is waiting, loads all
+heads in one query, decides one after another, and appends everything in one call; what comes in
+meanwhile is the next batch. So alone a command waits for nobody, and the busier it is the more
+commands share a round trip. Other processes are met by compare-and-set, and from the second try on
+under the log's lock, so a hot account cannot starve.
 """
 
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 
 from ledger import store
 from ledger.errors import BusyError, ConflictError, StoreUnavailableError
@@ -19,8 +18,6 @@ from ledger.handlers import Envelope, Outcome, Plan, Result, Unit
 
 log = logging.getLogger(__name__)
 
-WORKERS = 2
-"""Threads that append: one works in the database while the other decides (FINDINGS)."""
 BATCH_MAX = 256
 """Commands per append; about 100 is the knee, beyond 500 nothing is gained (FINDINGS)."""
 QUEUE_MAX = 4096
@@ -30,15 +27,13 @@ TRIES = 6
 
 
 class _Waiting:
-    """A unit in the queue, its results, and what no other worker may touch meanwhile."""
+    """A unit in the queue, and its results once `done` is released."""
 
     def __init__(self, unit: Unit) -> None:
         self.unit = unit
-        self.future: Future[list[Result]] = Future()
-        self.touches = {
-            *(account_id for item in unit for account_id in item.command.account_ids),
-            *(item.identity for item in unit),
-        }
+        self.results: list[Result] = []
+        self.done = threading.Lock()  # the lightest thing to wait on
+        self.done.acquire()
 
 
 class CommandBus:
@@ -48,7 +43,6 @@ class CommandBus:
         self.on_append = on_append
         self._queue: list[_Waiting] = []
         self._queued = 0
-        self._busy: set[object] = set()
         self._changed = threading.Condition()
         self._process = 0
 
@@ -64,13 +58,15 @@ class CommandBus:
         waiting = [_Waiting(unit) for unit in units]
         size = sum(len(unit) for unit in units)
         with self._changed:
-            self._start_workers()
+            self._start_worker()
             if self._queued and self._queued + size > QUEUE_MAX:
                 raise BusyError("too many commands are waiting; nothing was done")
             self._queued += size
             self._queue += waiting
             self._changed.notify()
-        return [item.future.result() for item in waiting]
+        for item in waiting:
+            item.done.acquire()
+        return [item.results for item in waiting]
 
     def send_one(self, item: Envelope) -> Outcome:
         """As `send`, for one envelope; raises what kept it from being decided."""
@@ -79,50 +75,35 @@ class CommandBus:
             return result
         raise result
 
-    def _start_workers(self) -> None:
+    def _start_worker(self) -> None:
         if self._process == os.getpid():  # threads do not survive a fork
             return
         self._process = os.getpid()
-        self._queue, self._queued, self._busy = [], 0, set()
-        for number in range(WORKERS):
-            threading.Thread(target=self._run, name=f"bus-{number}", daemon=True).start()
+        self._queue, self._queued = [], 0
+        threading.Thread(target=self._run, name="bus", daemon=True).start()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                taken = self._take()
-                while not taken:
+                while not self._queue:
                     self._changed.wait()
-                    taken = self._take()
-                if self._queue:
-                    self._changed.notify()
-            for item, result in zip(
-                taken, self._results([item.unit for item in taken]), strict=True
-            ):
-                item.future.set_result(result)
+                taken = self._take()
+            results = self._results([item.unit for item in taken])
             with self._changed:
-                for item in taken:
-                    self._busy -= item.touches
-                    self._queued -= len(item.unit)
-                self._changed.notify_all()
+                self._queued -= sum(len(item.unit) for item in taken)
+            for item, found in zip(taken, results, strict=True):
+                item.results = found
+                item.done.release()
 
     def _take(self) -> list[_Waiting]:
-        """Take up to BATCH_MAX commands whose accounts and keys no other worker holds."""
-        taken: list[_Waiting] = []
-        left: list[_Waiting] = []
-        blocked = set(self._busy)
-        size = 0
+        """The first units of the queue, up to BATCH_MAX commands but at least one unit."""
+        size = count = 0
         for item in self._queue:
-            fits = size == 0 or size + len(item.unit) <= BATCH_MAX
-            if fits and blocked.isdisjoint(item.touches):
-                taken.append(item)
-                size += len(item.unit)
-            else:
-                left.append(item)
-                blocked |= item.touches  # what comes after it on the same account must wait too
-        self._queue = left
-        for item in taken:
-            self._busy |= item.touches
+            size += len(item.unit)
+            if count and size > BATCH_MAX:
+                break
+            count += 1
+        taken, self._queue = self._queue[:count], self._queue[count:]
         return taken
 
     def _results(self, units: Sequence[Unit]) -> list[list[Result]]:

@@ -46,7 +46,7 @@ def actions_of(user: Any) -> frozenset[str]:
         cached = frozenset().union(*(ROLES[name] for name in names if name in ROLES))
         if user.is_superuser:
             cached |= ROLES["auditor"]
-        user._ledger_actions = cached  # noqa: SLF001  (kept for this request only)
+        user._ledger_actions = cached  # noqa: SLF001  (kept as long as this object)
     return cached
 
 

@@ -21,6 +21,8 @@ from projections.relay import topic_from_settings
 BATCH_MAX = 1000
 WAIT_SECONDS = 0.02
 """How long an idle feed waits for the next event."""
+BARRIER_SECONDS = 0.05
+"""Time between two barriers (`KafkaFeed`)."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,7 @@ class KafkaFeed:
         self.reader = Reader(self.topic, self.next)
         self.complete = 0
         self.barrier: tuple[int, dict[int, int]] | None = None
+        self.barrier_due = time.monotonic()
 
     def poll(self) -> Batch:
         """The next records of all partitions."""
@@ -102,8 +105,9 @@ class KafkaFeed:
         return Batch(events=events, progress=progress, offsets=offsets)
 
     def _take_barrier(self) -> None:
-        if self.barrier is not None:
+        if self.barrier is not None or time.monotonic() < self.barrier_due:
             return
+        self.barrier_due = time.monotonic() + BARRIER_SECONDS
         row = Relay.objects.filter(topic=self.topic.name).first()
         if row is not None and row.position > self.complete:
             self.barrier = (row.position, self.reader.ends())

@@ -236,7 +236,7 @@ class Reader:
                 "group.id": "ledger.projector",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 20,
+                "fetch.wait.max.ms": 250,
                 "max.poll.interval.ms": 600_000,
                 **_QUIET,
             }

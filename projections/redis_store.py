@@ -17,18 +17,24 @@ the stored version is the one it was computed from: redelivery, zombies and race
     {prefix}:{gen}:{bNN}:sum   hash: totals of the bucket
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.core.cache import cache as django_cache
 from django_redis import get_redis_connection
+from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
 from ledger import codec
 from ledger.domain.state import Account
+from ledger.service import RELAY_AWAKE
 from projections.balances import ACTIVITY_KEPT, ActivityLine, Change
+
+log = logging.getLogger(__name__)
 
 BUCKETS = 64
 UNAVAILABLE = RedisError
@@ -176,6 +182,14 @@ def watermark(generation: str, partitions: Sequence[str]) -> int:
     covered, done = pipeline.execute()
     slowest = min(int(value or 0) for value in done)
     return max(int(covered or 0), slowest)
+
+
+def say_relay_awake(seconds: int) -> None:
+    """Tell appenders for so long that a relay is at work; 0 ends it. Without Redis they wake it."""
+    try:
+        django_cache.set(RELAY_AWAKE, 1, timeout=seconds)  # a timeout of 0 deletes
+    except ConnectionInterrupted as error:
+        log.debug("Redis is away: %s", error)
 
 
 # -- accounts ------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
+from django.db.models.functions import Now
 
 from ledger import store
 from ledger.codec import RecordedEvent
-from projections import kafka, wire
+from projections import kafka, redis_store, wire
 from projections.kafka import BrokerUnavailableError, Publisher, Topic
 from projections.models import Relay
 
@@ -22,7 +23,10 @@ log = logging.getLogger(__name__)
 
 LOCK = 7021996118254
 """The relay's advisory lock; next to the log's own in ``ledger_lock``."""
-IDLE_POLL_SECONDS = 0.01
+STEP_SECONDS = 0.02
+"""Time between two looks at the log, unless a full page shows that it is behind: a step costs the
+same for one event as for twenty."""
+AWAKE_SECONDS = 3
 LINGER_SECONDS = 1.0
 """An idle relay stays this long before it gives its worker back: a wake-up is a round trip saved."""
 
@@ -79,14 +83,36 @@ class _Copy:
             return 0
         self.publisher.publish([event for event in page if not self._is_there(event)])
         self.position = page[-1].position
-        Relay.objects.update_or_create(
-            topic=self.topic.name, defaults={"position": self.position, "error": ""}
-        )
+        self.note()
         return len(page)
+
+    def note(self) -> None:
+        """Keep the position for others to see; the topic itself is the checkpoint."""
+        Relay.objects.filter(topic=self.topic.name).update(
+            position=self.position, error="", updated_at=Now()
+        )
 
     def _is_there(self, event: RecordedEvent) -> bool:
         partition = wire.partition_of(event.account_id, self.topic.partitions)
         return event.position <= self.published.get(partition, 0)
+
+
+def _steps(copy: _Copy, deadline: float, linger_seconds: float) -> Iterator[int]:
+    """Step until nothing came for a while, or the deadline; yields the events of each step."""
+    idle_since = said = time.monotonic()
+    redis_store.say_relay_awake(AWAKE_SECONDS)
+    while (now := time.monotonic()) < deadline:
+        if now - said > AWAKE_SECONDS / 3:
+            redis_store.say_relay_awake(AWAKE_SECONDS)
+            said = now
+        count = copy.step()
+        yield count
+        if count:
+            idle_since = now
+        elif now - idle_since >= linger_seconds:
+            return
+        if count < store.PAGE:
+            time.sleep(max(0.0, now + STEP_SECONDS - time.monotonic()))
 
 
 def run(*, budget_seconds: float, linger_seconds: float = LINGER_SECONDS) -> int:
@@ -100,28 +126,36 @@ def run(*, budget_seconds: float, linger_seconds: float = LINGER_SECONDS) -> int
     """
     if settings.LEDGER_BUS != "kafka":
         return 0
+    deadline = time.monotonic() + budget_seconds
+    copied, position = 0, -1
+    while position < store.last_position() and time.monotonic() < deadline:
+        with single_flight(LOCK) as got:
+            if not got:
+                return copied
+            count, position = _copy_until(deadline, linger_seconds)
+            copied += count
+        # Released: a wake-up that met the lock in the last moment did nothing, so look again.
+    return copied
+
+
+def _copy_until(deadline: float, linger_seconds: float) -> tuple[int, int]:
+    """Copy under the lock; returns how many events were read and the position that was reached.
+
+    When Kafka is away the position is as high as can be: there is no use in trying on.
+    """
     topic = topic_from_settings()
     copied = 0
-    with single_flight(LOCK) as got:
-        if not got:
-            return 0
-        deadline = time.monotonic() + budget_seconds
-        try:
-            copy = _Copy(topic)
-            idle_since = time.monotonic()
-            while time.monotonic() < deadline:
-                count = copy.step()
-                copied += count
-                if count:
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since >= linger_seconds:
-                    break
-                else:
-                    time.sleep(IDLE_POLL_SECONDS)
-        except BrokerUnavailableError as error:
-            log.warning("Kafka is away, %d events copied before: %s", copied, error)
-            Relay.objects.update_or_create(topic=topic.name, defaults={"error": str(error)})
-        except (LogBehindTopicError, kafka.TopicMismatchError) as error:
-            Relay.objects.update_or_create(topic=topic.name, defaults={"error": str(error)})
-            raise
-    return copied
+    try:
+        copy = _Copy(topic)
+        for count in _steps(copy, deadline, linger_seconds):
+            copied += count
+    except BrokerUnavailableError as error:
+        log.warning("Kafka is away, %d events copied before: %s", copied, error)
+        Relay.objects.update_or_create(topic=topic.name, defaults={"error": str(error)})
+        return copied, 2**63
+    except (LogBehindTopicError, kafka.TopicMismatchError) as error:
+        Relay.objects.update_or_create(topic=topic.name, defaults={"error": str(error)})
+        raise
+    finally:
+        redis_store.say_relay_awake(0)
+    return copied, copy.position

@@ -15,10 +15,13 @@ from rest_framework import serializers
 
 from ledger.api import views
 from ledger.api.serializers import (
+    BATCH_COMMANDS_MAX,
     AmountField,
     BatchSerializer,
+    CommandsField,
     CounterpartField,
     CurrencyField,
+    FlagField,
     IdField,
     OpenAccountSerializer,
     TextField,
@@ -32,6 +35,13 @@ _FIELD_SCHEMAS: Mapping[type[Any], dict[str, Any]] = {
     CounterpartField: {"type": "string", "example": "bank:DE89370400440532013000"},
     TimeField: {"type": "string", "format": "date-time"},
     CurrencyField: {"type": "string", "pattern": "^[A-Z]{3}$", "example": "EUR"},
+    FlagField: {"type": "boolean", "default": False},
+    CommandsField: {
+        "type": "array",
+        "items": {"type": "object", "additionalProperties": {}},
+        "minItems": 1,
+        "maxItems": BATCH_COMMANDS_MAX,
+    },
     AmountField: {
         "type": "string",
         "pattern": r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,4})?$",

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -66,22 +67,11 @@ def clean_text(text: object, *, field: str, length: int, required: bool = False)
 
 
 class _StrictField(serializers.Field[Any, Any, Any, Any]):
-    """A field whose check is one of the functions above."""
-
-    def to_representation(self, value: Any) -> Any:
-        """Never used: requests only."""
-        return value
+    """A field whose check is one of the functions above. For requests only."""
 
     def check(self, value: Any) -> Any:
         """Return the clean value or raise `InvalidInputError`."""
         raise NotImplementedError
-
-    def to_internal_value(self, data: Any) -> Any:
-        """`check`, its error turned into DRF's."""
-        try:
-            return self.check(data)
-        except InvalidInputError as error:
-            raise serializers.ValidationError(error.detail, code=error.code) from error
 
 
 class IdField(_StrictField):
@@ -151,7 +141,11 @@ class AmountField(_StrictField):
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses unknown fields and turns amounts into minor units."""
+    """Refuses unknown fields and turns amounts into minor units. Its fields are strict ones.
+
+    It checks them in one loop: the framework's own, made for forms and models, takes four times
+    as long.
+    """
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         """The clean values by field name.
@@ -161,28 +155,27 @@ class StrictSerializer(serializers.Serializer[Any]):
         """
         if not isinstance(data, dict):
             raise InvalidInputError("must be a JSON object")
-        unknown = [name for name in data if name not in self.fields]
+        values: dict[str, Any] = {}
+        fields: Mapping[str, _StrictField] = self.fields  # type: ignore[assignment]  # see the class
         listed = [
             {
                 "field": name,
                 "code": "unknown_field",
-                "detail": f"is not known here; allowed are {', '.join(self.fields)}",
+                "detail": f"is not known here; allowed are {', '.join(fields)}",
             }
-            for name in unknown
+            for name in data
+            if name not in fields
         ]
-        try:
-            values: dict[str, Any] = super().to_internal_value(
-                {name: value for name, value in data.items() if name not in unknown}
-            )
-        except serializers.ValidationError as error:
-            values = {}
-            details: Mapping[str, Any] = error.detail  # type: ignore[assignment]  # always a dict here
-            listed += [
-                {"field": name, "code": "invalid_field", "detail": " ".join(map(str, problems))}
-                for name, problems in details.items()
-            ]
-        else:
-            listed += self._read_amounts(values)
+        for name, field in fields.items():
+            try:
+                if name in data:
+                    values[name] = field.check(data[name])
+                elif field.required:
+                    raise InvalidInputError("is required", field=name)
+            except InvalidInputError as error:
+                listed.append({"field": name, "code": "invalid_field", "detail": error.detail})
+        if not listed:
+            listed = self._read_amounts(values)
         if listed:
             first = listed[0]
             raise InvalidInputError(f"{first['field']}: {first['detail']}", errors=listed)
@@ -313,11 +306,38 @@ class CloseSerializer(StrictSerializer):
     reason = TextField(length=500, required=False)
 
 
+class FlagField(_StrictField):
+    """True or false."""
+
+    def check(self, value: Any) -> bool:
+        """Only JSON's own two words."""
+        if isinstance(value, bool):
+            return value
+        raise InvalidInputError("must be true or false", field="")
+
+
+class CommandsField(_StrictField):
+    """The commands of a batch."""
+
+    def check(self, value: Any) -> list[dict[str, Any]]:
+        """1 to BATCH_COMMANDS_MAX objects."""
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise InvalidInputError("must be a list of objects", field="")
+        if not 1 <= len(value) <= BATCH_COMMANDS_MAX:
+            raise InvalidInputError(
+                f"holds {len(value)} commands: allowed are 1 to {BATCH_COMMANDS_MAX}", field=""
+            )
+        return value
+
+
+BATCH_COMMANDS_MAX = 1000
+
+
 class BatchSerializer(StrictSerializer):
     """Commands in order; `atomic` makes them stand or fall together."""
 
-    atomic = serializers.BooleanField(default=False)
-    commands = serializers.ListField(child=serializers.DictField(), min_length=1, max_length=1000)
+    atomic = FlagField(required=False)
+    commands = CommandsField()
 
 
 BODY: Mapping[str, type[StrictSerializer]] = {
@@ -339,6 +359,12 @@ BODY: Mapping[str, type[StrictSerializer]] = {
 """Command name to the shape of its body; ids that stand in the URL are not in the body."""
 
 
+@cache
+def _shape(name: str) -> StrictSerializer:
+    """One serializer for all requests: validating keeps nothing in it, copying its fields costs."""
+    return BODY[name]()
+
+
 def command_of(name: str, body: Any, ids: Mapping[str, str]) -> tuple[c.Command, dict[str, Any]]:
     """The command of a request, and what the sender said, for the fingerprint.
 
@@ -347,9 +373,8 @@ def command_of(name: str, body: Any, ids: Mapping[str, str]) -> tuple[c.Command,
     Raises:
         InvalidInputError: lists every field that is wrong.
     """
-    serializer = BODY[name](data=body)
-    serializer.is_valid(raise_exception=True)
-    values = {field: value for field, value in serializer.validated_data.items() if value != ""}
+    clean = _shape(name).run_validation(body)
+    values = {field: value for field, value in clean.items() if value != ""}
     said = {**values, **ids}
     if name in ("CaptureHold", "ReverseTransaction"):
         values.pop("currency", None)

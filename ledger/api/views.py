@@ -5,10 +5,11 @@ A view translates in, makes one call, translates out.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import msgspec
-from django.http import HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase
 from django.urls import reverse
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,6 +17,7 @@ from rest_framework.views import APIView
 
 from ledger import access, codec, errors, handlers, history, roles, store
 from ledger.api import problems
+from ledger.api.renderers import JSONNegotiation
 from ledger.api.serializers import (
     BatchSerializer,
     account_as_json,
@@ -39,7 +41,7 @@ _IF_MATCH = re.compile(r'"?v?(\d{1,9})"?', re.ASCII)
 
 def idempotency_key(request: Request) -> str:
     """The required ``Idempotency-Key``: 1 to 255 visible ASCII characters, bare or quoted."""
-    sent = request.headers.get("Idempotency-Key")
+    sent = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if sent is None:
         raise errors.InvalidInputError(
             "send an Idempotency-Key header: your own unique name for this command",
@@ -55,7 +57,7 @@ def idempotency_key(request: Request) -> str:
 
 def expected_version(request: Request) -> int | None:
     """The version in ``If-Match: "v41"``, if sent."""
-    sent = request.headers.get("If-Match")
+    sent = request.META.get("HTTP_IF_MATCH")
     if sent is None:
         return None
     match = _IF_MATCH.fullmatch(sent)
@@ -126,6 +128,14 @@ class LedgerView(APIView):
     """Checks `action` for reads before anything else."""
 
     action: ClassVar[str] = ""
+    content_negotiation_class = JSONNegotiation
+
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        """Data, never a page: nothing in it may be run or framed."""
+        response["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        return super().finalize_response(request, response, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate, then require the view's action."""
@@ -139,7 +149,7 @@ class CommandView(LedgerView):
 
     command_name: ClassVar[str] = ""
 
-    def post(self, request: Request, **ids: str) -> Response:
+    def post(self, request: Request, **ids: str) -> HttpResponse:
         """Decide the command and answer its outcome."""
         params = query(request, ["dry_run"])
         urls = {name: canonical_uuid(value, field=name) for name, value in ids.items()}
@@ -178,25 +188,37 @@ class _Refused(Exception):  # noqa: N818
 
 
 def _sent_correlation(request: Request) -> str:
-    sent = request.headers.get("X-Correlation-Id")
+    sent = request.META.get("HTTP_X_CORRELATION_ID")
     return problems.correlation_id(request._request) if sent else ""  # noqa: SLF001
 
 
+@cache
+def _url_before_id(name: str) -> str:
+    return reverse(name, args=["-"]).removesuffix("-")
+
+
 def _mark(response: HttpResponseBase, outcome: handlers.Outcome) -> None:
-    response["Location"] = reverse("api-command", args=[outcome.command_id])
+    response["Location"] = _url_before_id("api-command") + outcome.command_id
     if outcome.replayed:
         response["Idempotent-Replayed"] = "true"
 
 
-def outcome_response(request: Request, outcome: handlers.Outcome) -> Response:
-    """The answer to an accepted command: 201, where it is, and the versions it made."""
+def outcome_response(request: Request, outcome: handlers.Outcome) -> HttpResponse:
+    """The answer to an accepted command: 201, where it is, and the versions it made.
+
+    Rendered here: it is JSON whatever was negotiated, and the framework's detour is not free.
+    """
     body = outcome_as_json(access.visible(request.user, outcome))
-    response = Response(body, status=200 if outcome.dry_run else 201)
+    response = HttpResponse(
+        msgspec.json.encode(body),
+        status=200 if outcome.dry_run else 201,
+        content_type="application/json",
+    )
     if outcome.dry_run:
         return response
     _mark(response, outcome)
     if outcome.name == "OpenAccount":
-        response["Location"] = reverse("api-account", args=[outcome.events[0].account_id])
+        response["Location"] = _url_before_id("api-account") + outcome.events[0].account_id
     response["Ledger-Position"] = str(outcome.last_position)
     if outcome.accounts:
         response["ETag"] = f'"v{outcome.accounts[0].version}"'
@@ -210,10 +232,9 @@ class BatchView(LedgerView):
         """Decide the commands in order; the answer has one item per command."""
         params = query(request, ["dry_run"])
         key = idempotency_key(request)
-        serializer = BatchSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        atomic: bool = serializer.validated_data["atomic"]
-        items: list[dict[str, Any]] = serializer.validated_data["commands"]
+        body = BatchSerializer().run_validation(request.data)
+        atomic: bool = body.get("atomic", False)
+        items: list[dict[str, Any]] = body["commands"]
         envelopes = self._envelopes(request, items, key, atomic=atomic, dry_run=is_dry_run(params))
         units = [envelopes] if atomic else [[envelope] for envelope in envelopes]
         results = [result for unit in bus.send(units) for result in unit]

@@ -84,39 +84,36 @@ BEGIN
 END
 $$;
 
--- Everything that a batch of decisions needs, in one round trip.
+-- Everything that a batch of decisions needs, in one round trip. PL/pgSQL keeps its plans for the session; as a
+-- plain SQL function planning alone was 0.7 ms a call.
 --   {accounts: [id], keys: [[sender, key]], transactions: [id]}
-CREATE FUNCTION ledger_load(request jsonb) RETURNS json LANGUAGE sql STABLE AS $$
-    WITH original AS (
-        SELECT c.id AS transaction_id, e.*
+CREATE FUNCTION ledger_load(request jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    heads json;
+    known json;
+    originals json;
+    wanted uuid[] := ARRAY(SELECT id::uuid FROM jsonb_array_elements_text(request -> 'accounts') AS a(id));
+BEGIN
+    IF jsonb_array_length(request -> 'transactions') > 0 THEN
+        SELECT json_agg(json_build_array(c.id, e.account_id, e.type, e.schema_version, e.payload::text, (
+                SELECT r.payload ->> 'transaction_id' FROM ledger_event r
+                WHERE r.type = 'TransactionReversed' AND r.payload ->> 'reverses' = c.id::text
+                LIMIT 1
+            )) ORDER BY e.position), wanted || array_agg(e.account_id)
+        INTO originals, wanted
         FROM jsonb_array_elements_text(request -> 'transactions') AS t(id)
         JOIN ledger_command c ON c.id = t.id::uuid AND c.outcome = 'accepted'
-        JOIN ledger_event e ON e.position BETWEEN c.first_position AND c.last_position
-    ), wanted AS (
-        SELECT id::uuid FROM jsonb_array_elements_text(request -> 'accounts') AS a(id)
-        UNION SELECT account_id FROM original
-    )
-    SELECT json_build_object(
-        'now', ledger_micros(clock_timestamp()),
-        'heads', (
-            SELECT json_agg(json_build_array(a.id, a.version, a.state_schema, a.state::text))
-            FROM wanted JOIN ledger_account a USING (id)
-        ),
-        'commands', (
-            SELECT json_agg(json_build_array(k.sender, k.idempotency_key, k.id, encode(k.fingerprint, 'hex')))
-            FROM jsonb_array_elements(request -> 'keys') AS r(pair)
-            JOIN ledger_command k ON k.sender = r.pair ->> 0 AND k.idempotency_key = r.pair ->> 1
-        ),
-        'originals', (
-            SELECT json_agg(json_build_array(o.transaction_id, o.account_id, o.type, o.schema_version,
-                o.payload::text, (
-                    SELECT r.payload ->> 'transaction_id' FROM ledger_event r
-                    WHERE r.type = 'TransactionReversed' AND r.payload ->> 'reverses' = o.transaction_id::text
-                    LIMIT 1
-                )) ORDER BY o.position)
-            FROM original o
-        )
-    )
+        JOIN ledger_event e ON e.position BETWEEN c.first_position AND c.last_position;
+    END IF;
+    SELECT json_agg(json_build_array(a.id, a.version, a.state_schema, a.state::text)) INTO heads
+        FROM (SELECT DISTINCT unnest(wanted) AS id) AS w JOIN ledger_account a USING (id);
+    SELECT json_agg(json_build_array(k.sender, k.idempotency_key, k.id, encode(k.fingerprint, 'hex'))) INTO known
+        FROM jsonb_array_elements(request -> 'keys') AS r(pair)
+        JOIN ledger_command k ON k.sender = r.pair ->> 0 AND k.idempotency_key = r.pair ->> 1;
+    RETURN json_build_object(
+        'now', ledger_micros(clock_timestamp()), 'heads', heads, 'commands', known, 'originals', originals
+    );
+END
 $$;
 
 -- The last position recorded at or before a moment: binary search, since time rises with position.

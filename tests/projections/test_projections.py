@@ -180,7 +180,7 @@ class TestRelay:
         relay.run(budget_seconds=30, linger_seconds=0)
         assert_topic_is_the_log()
         traffic(world, 10, seed=2)
-        monkeypatch.setattr(Relay.objects, "update_or_create", lambda **_: 1 / 0)
+        monkeypatch.setattr(relay._Copy, "note", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             relay.run(budget_seconds=30, linger_seconds=0)
         monkeypatch.undo()

@@ -1,0 +1,29 @@
+-- wrk: deposits. Arguments: token, run name, file of account ids, accounts to use.
+local counter = 0
+local threads = 0
+
+function setup(thread)
+  threads = threads + 1
+  thread:set("id", threads)
+end
+
+function init(args)
+  accounts = {}
+  local wanted = tonumber(args[4])
+  for line in io.lines(args[3]) do
+    if #accounts < wanted then accounts[#accounts + 1] = line end
+  end
+  prefix = args[2] .. "-" .. id .. "-"
+  headers = {
+    ["Authorization"] = "Bearer " .. args[1],
+    ["Content-Type"] = "application/json",
+  }
+  body = '{"amount": "1.00", "currency": "EUR", "counterpart": "cash", "memo": "benchmark"}'
+end
+
+function request()
+  counter = counter + 1
+  headers["Idempotency-Key"] = prefix .. counter
+  local account = accounts[(counter * 7919 + id) % #accounts + 1]
+  return wrk.format("POST", "/api/v1/accounts/" .. account .. "/deposits", headers, body)
+end
