@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.http import HttpResponseBase
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -9,7 +10,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ledger import access, errors, store
+from ledger import access, codec, errors, store
+from ledger.api.renderers import rendered
 from ledger.api.schema import READ_PROBLEMS, AccountStateSerializer
 from ledger.api.serializers import account_as_json, canonical_uuid
 from ledger.api.views import LedgerView, integer, query
@@ -37,7 +39,8 @@ class CurrentAccountSerializer(AccountStateSerializer):
 
 def current_account_as_json(view: queries.AccountView) -> dict[str, Any]:
     """The account with its freshness."""
-    now = store.clock()
+    expires = view.account.next_expiry is not None  # otherwise it does not matter what time it is
+    now = store.clock() if expires else codec.EPOCH
     return {
         **account_as_json(view.account, now=now),
         "position": view.position,
@@ -64,19 +67,20 @@ class AccountView(LedgerView):
         ],
         responses={200: CurrentAccountSerializer, 304: None, **READ_PROBLEMS},
     )
-    def get(self, request: Request, account_id: str) -> Response:
+    def get(self, request: Request, account_id: str) -> HttpResponseBase:
         """The account, from Redis or the event store, with how current it is."""
         params = query(request, ["at_least"])
         account_id = canonical_uuid(account_id, field="account_id")
         access.check_account(request.user, account_id)
         at_least = integer(params, "at_least") or 0
-        if at_least > store.last_position():
+        if at_least and at_least > store.last_position():
             raise errors.InvalidInputError("the log is not that long", field="at_least")
         view = queries.account(account_id, at_least=at_least)
         etag = f'"v{view.account.version}"'
-        if request.headers.get("If-None-Match") == etag:
+        if request.META.get("HTTP_IF_NONE_MATCH") == etag:
             return Response(status=304, headers={"ETag": etag})
-        response = Response(current_account_as_json(view), headers={"ETag": etag})
+        response = rendered(current_account_as_json(view))
+        response["ETag"] = etag
         response["Ledger-Position"] = str(view.position)
         return response
 

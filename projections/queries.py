@@ -5,6 +5,10 @@ event store answers and the answer says so. A balance is never guessed.
 """
 
 import logging
+import math
+import threading
+import time
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -38,58 +42,131 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
         return self.lag_events == 0
 
 
-def _projected(account_id: str) -> tuple[str, redis_store.Entry | None, int]:
-    """The live generation, the entry, and the position up to which the generation is complete."""
-    try:
+BEARINGS_SECONDS = 0.02
+"""How long a process takes for known where the projections are."""
+BEARINGS_MAX_SECONDS = 0.2
+"""From this age on nobody goes by the old bearings while another thread renews them."""
+
+
+class _Bearings(msgspec.Struct, frozen=True, kw_only=True):
+    """The live generation (or none), up to where it is complete, and the log's end."""
+
+    live: str
+    complete: int
+    end: int
+
+
+_NOWHERE = _Bearings(live="", complete=0, end=-1)
+
+
+class _Compass:
+    """Keeps the bearings of this process. One thread renews them, the others do not wait for it."""
+
+    def __init__(self) -> None:
+        self._known = _NOWHERE
+        self._taken = -math.inf
+        self._lock = threading.Lock()
+
+    def bearings(self) -> _Bearings:
+        """The bearings as of `BEARINGS_SECONDS` ago at most, and what renewing them takes.
+
+        Raises whatever Redis and PostgreSQL raise.
+        """
+        age = time.monotonic() - self._taken
+        if age > BEARINGS_SECONDS and self._lock.acquire(blocking=age > BEARINGS_MAX_SECONDS):
+            try:
+                if time.monotonic() - self._taken > BEARINGS_SECONDS:
+                    self._renew()
+            finally:
+                self._lock.release()
+        return self._known
+
+    def _renew(self) -> None:
+        now = time.monotonic()
+        end = store.last_position()
         live, _ = redis_store.generations()
-        if not live:
-            return "", None, 0
-        [entry] = redis_store.load(live, [account_id])
-        return live, entry, redis_store.watermark(live, feeds.partitions())
+        complete = redis_store.watermark(live, feeds.partitions()) if live else 0
+        self._known = _Bearings(live=live, complete=complete, end=end)
+        self._taken = now
+
+
+_compass = _Compass()
+
+
+@lru_cache(maxsize=4096)
+def _entry_at(generation: str, account_id: str, _complete: int) -> redis_store.Entry:
+    """The account's entry. While the projections stand still it need not be fetched again.
+
+    Raises:
+        KeyError: there is none to be trusted; that is not kept.
+    """
+    entry = redis_store.read(generation, account_id)
+    if entry is None:
+        raise KeyError(account_id)
+    return entry
+
+
+def _projected(account_id: str) -> tuple[_Bearings, redis_store.Entry | None]:
+    """Where the projections are, and the account's entry."""
+    bearings = _NOWHERE
+    try:
+        bearings = _compass.bearings()
+        return bearings, _entry_at(bearings.live, account_id, bearings.complete)
+    except KeyError:
+        return bearings, None
     except redis_store.UNAVAILABLE as error:
         log.warning("Redis is away, the event store answers: %s", error)
-        return "", None, 0
+        return _NOWHERE, None
 
 
 def account(account_id: str, *, at_least: int = 0) -> AccountView:
     """The account, at or beyond the log position `at_least` as far as it is concerned.
 
+    Where the projections are complete up to the log's end, Redis alone answers: `lag_events` is
+    then as of at most `BEARINGS_SECONDS` ago. Otherwise the account's head tells how far behind
+    its entry is.
+
     Raises:
         NotFoundError: no such account.
         StateIncompleteError: it has an event newer than this code.
     """
-    _, entry, complete = _projected(account_id)
+    bearings, entry = _projected(account_id)
+    complete = bearings.complete
+    if entry is not None and at_least <= complete == bearings.end:
+        return _projected_view(entry, complete, lag=0)
     version = store.head_version(account_id)
     if version == 0:
         raise NotFoundError(f"account {account_id} does not exist")
-    projected = entry.position if entry else 0
     lag = version - entry.account.version if entry else version
-    fresh = entry is not None and max(entry.position, complete) >= at_least
     # An entry ahead of the head belongs to a log that was since restored to an earlier state.
-    if entry is not None and fresh and lag >= 0:
-        return AccountView(
-            account=entry.account,
-            position=entry.position,
-            source="projection",
-            projected_position=max(projected, complete),
-            lag_events=lag,
-        )
+    if entry is not None and max(entry.position, complete) >= at_least and lag >= 0:
+        return _projected_view(entry, complete, lag=lag)
     state, position = history.current(account_id)
     return AccountView(
         account=state,
         position=position,
         source="event-store",
-        projected_position=max(projected, complete),
+        projected_position=max(entry.position if entry else 0, complete),
         lag_events=max(lag, 0),
+    )
+
+
+def _projected_view(entry: redis_store.Entry, complete: int, *, lag: int) -> AccountView:
+    return AccountView(
+        account=entry.account,
+        position=entry.position,
+        source="projection",
+        projected_position=max(entry.position, complete),
+        lag_events=lag,
     )
 
 
 def activity(account_id: str, limit: int = ACTIVITY_KEPT) -> list[ActivityLine]:
     """The newest activity, newest first: projected, or from the newest events."""
-    live, entry, _ = _projected(account_id)
-    if live and entry is not None:
+    bearings, entry = _projected(account_id)
+    if entry is not None:
         try:
-            lines = redis_store.activity(live, account_id, limit)
+            lines = redis_store.activity(bearings.live, account_id, limit)
         except redis_store.UNAVAILABLE:
             lines = []
         if lines and lines[0].version == entry.account.version:

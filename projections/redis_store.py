@@ -208,6 +208,11 @@ def _entry(fields: Sequence[bytes | None]) -> Entry | None:
     return Entry(account=account, position=int(position))
 
 
+def read(generation: str, account_id: str) -> Entry | None:
+    """The entry of an account, if there is one that can be trusted."""
+    return _entry(client().hmget(_account_key(generation, "a", account_id), "v", "p", "s"))
+
+
 def load_stored(generation: str, account_ids: Sequence[str]) -> list[Stored]:
     """What is stored for accounts, in order; version 0 where there is nothing."""
     pipeline = client().pipeline(transaction=False)

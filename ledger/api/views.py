@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from ledger import access, codec, errors, handlers, history, roles, store
 from ledger.api import problems
-from ledger.api.renderers import JSONNegotiation
+from ledger.api.renderers import JSONNegotiation, rendered
 from ledger.api.serializers import (
     BatchSerializer,
     account_as_json,
@@ -204,16 +204,9 @@ def _mark(response: HttpResponseBase, outcome: handlers.Outcome) -> None:
 
 
 def outcome_response(request: Request, outcome: handlers.Outcome) -> HttpResponse:
-    """The answer to an accepted command: 201, where it is, and the versions it made.
-
-    Rendered here: it is JSON whatever was negotiated, and the framework's detour is not free.
-    """
+    """The answer to an accepted command: 201, where it is, and the versions it made."""
     body = outcome_as_json(access.visible(request.user, outcome))
-    response = HttpResponse(
-        msgspec.json.encode(body),
-        status=200 if outcome.dry_run else 201,
-        content_type="application/json",
-    )
+    response = rendered(body, status=200 if outcome.dry_run else 201)
     if outcome.dry_run:
         return response
     _mark(response, outcome)

@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -53,6 +55,14 @@ def world(
     monkeypatch.setattr(rebuild, "dispatch", build_now)
     rebuild.ensure(reason="test")
     return send_own
+
+
+@pytest.fixture(autouse=True)
+def without_memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Reads ask every time, but where a test is about what they keep."""
+    if request.node.get_closest_marker("memory") is None:
+        monkeypatch.setattr(queries, "BEARINGS_SECONDS", -1.0)
+        monkeypatch.setattr(queries, "_entry_at", queries._entry_at.__wrapped__)
 
 
 def settle(projector: Projector) -> None:
@@ -530,6 +540,44 @@ class TestQueries:
         settle(new_projector())
         now = queries.account(account, at_least=done.last_position)
         assert (now.account.balance, now.source, now.is_current) == (150, "projection", True)
+
+    @pytest.mark.memory
+    def test_what_a_process_keeps_is_never_old_for_long_nor_before_at_least(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        """Reads go on in four threads while the account is written and projected."""
+        account = world.open(balance=100)
+        projector = new_projector()
+        settle(projector)
+        stop = threading.Event()
+
+        def read() -> None:
+            seen = 0
+            while not stop.is_set():
+                version = queries.account(account).account.version
+                assert version >= seen
+                seen = version
+
+        def write() -> None:
+            try:
+                for _ in range(40):
+                    done = world(c.Deposit(account_id=account, amount=1, currency="EUR"))
+                    assert done.last_position is not None
+                    seen = queries.account(account, at_least=done.last_position)
+                    assert seen.account == done.accounts[0]
+                    projector.step()
+                settle(projector)
+                time.sleep(queries.BEARINGS_MAX_SECONDS)  # the longest that anything may be kept
+                view = queries.account(account)
+                assert (view.account.balance, view.source, view.lag_events) == (
+                    140,
+                    "projection",
+                    0,
+                )
+            finally:
+                stop.set()
+
+        assert in_threads(4, lambda number: read() if number else write()) == [None] * 4
 
     def test_an_untouched_account_is_current_at_any_later_position(
         self, world: Sender, new_projector: Projectors
