@@ -18,7 +18,7 @@ from ledger.handlers import Envelope, Outcome, Plan, Result, Unit
 
 log = logging.getLogger(__name__)
 
-BATCH_MAX = 256
+BATCH_MAX = 512
 """Commands per append; about 100 is the knee, beyond 500 nothing is gained (FINDINGS)."""
 QUEUE_MAX = 4096
 """Commands that may wait; at the slowest rate measured this is two seconds of work."""

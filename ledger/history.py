@@ -64,19 +64,30 @@ def check_moment(moment: Moment) -> tuple[int, int]:
 
 
 def _tail(
-    account_id: str, after: int, *, position: int, version: int | None
-) -> Iterator[RecordedEvent]:
+    account_id: str,
+    after: int,
+    *,
+    position: int,
+    version: int | None,
+    effective_until: datetime | None = None,
+) -> Iterator[store.Foldable]:
     """Events after version `after` up to `position` and `version`, page by page.
 
     The first page is short: with a snapshot every hundred versions it holds the whole tail.
     """
     limit = SNAPSHOT_EVERY
     while True:
-        page = store.read_stream(account_id, after=after, until=version, limit=limit)
-        for recorded in page:
-            if recorded.position > position:
+        page = store.read_foldable(
+            account_id,
+            after=after,
+            until=version,
+            limit=limit,
+            effective_until=effective_until,
+        )
+        for found in page:
+            if found.position > position:
                 return
-            yield recorded
+            yield found
         if len(page) < limit:
             return
         after = page[-1].version
@@ -117,15 +128,19 @@ def state_at(account_id: str, moment: Moment) -> StateAt:
         account = _start(account_id, position=position, version=moment.version)
     else:  # A snapshot has folded in what did not count yet: start from the first event.
         account = Account(account_id=account_id)
-    boundary: RecordedEvent | None = None
-    seen = False
-    for recorded in _tail(account_id, account.version, position=position, version=moment.version):
-        boundary = recorded
-        if moment.effective_as_of is None or recorded.effective_at <= moment.effective_as_of:
-            account = evolve(account, recorded.event)
+    version, seen = account.version, False
+    for found in _tail(
+        account_id,
+        version,
+        position=position,
+        version=moment.version,
+        effective_until=moment.effective_as_of,
+    ):
+        version = found.version
+        if found.counts:
+            account = evolve(account, found.event)
             seen = True
-    if boundary is None and account.version:
-        boundary = store.read_version(account_id, account.version)
+    boundary = store.read_version(account_id, version) if version else None
     if boundary is None or (moment.effective_as_of is not None and not seen):
         raise NotFoundError(f"account {account_id} does not exist at this moment")
     if moment.version is not None and boundary.version != moment.version:
@@ -171,8 +186,8 @@ def trusted(head: store.Head) -> Account:
 def fold_to(account_id: str, version: int) -> Account:
     """The account at `version`, from the nearest trusted snapshot and the events after it."""
     account = _start(account_id, position=None, version=version)
-    for recorded in _tail(account_id, account.version, position=2**62, version=version):
-        account = evolve(account, recorded.event)
+    for found in _tail(account_id, account.version, position=2**62, version=version):
+        account = evolve(account, found.event)
     return account
 
 

@@ -6,7 +6,8 @@ Never hands out an event that is not committed, and never writes except through 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
@@ -14,6 +15,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from ledger import codec
 from ledger.codec import Metadata, RecordedEvent
+from ledger.domain.events import Event
 from ledger.errors import StoreUnavailableError
 
 PAGE = 1000
@@ -194,10 +196,16 @@ def _recorded(row: Sequence[Any]) -> RecordedEvent:
     )
 
 
+def _rows(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """All rows, in the binary format: Django reads times as text, in Python, at half the speed."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        cursor.execute(sql, params, binary=True)
+        return cursor.fetchall()
+
+
 def _read(sql: str, params: Sequence[Any]) -> list[RecordedEvent]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-        return [_recorded(row) for row in cursor.fetchall()]
+    return [_recorded(row) for row in _rows(sql, params)]
 
 
 def read_log(*, after: int, limit: int = PAGE, until: int | None = None) -> list[RecordedEvent]:
@@ -234,17 +242,59 @@ def read_stream_backwards(account_id: str, *, before: int, limit: int) -> list[R
     )
 
 
+_cursor_number = count()
+
+
 def read_streams(account_ids: Sequence[str]) -> Iterator[RecordedEvent]:
     """All events of several accounts, account by account, each in order; memory stays flat."""
-    with transaction.atomic(), connection.chunked_cursor() as cursor:
+    with (
+        transaction.atomic(),
+        connection.wrap_database_errors,
+        psycopg.ServerCursor(connection.connection, f"streams_{next(_cursor_number)}") as cursor,
+    ):
         cursor.execute(
             f"SELECT {_EVENT_COLUMNS} FROM ledger_event WHERE account_id = ANY(%s::uuid[]) "  # noqa: S608
             "ORDER BY account_id, version",
             [list(account_ids)],
+            binary=True,
         )
         while rows := cursor.fetchmany(PAGE):
             for row in rows:
                 yield _recorded(row)
+
+
+class Foldable(NamedTuple):
+    """An event as far as a fold needs it: a fifth of the cost of a `RecordedEvent`."""
+
+    version: int
+    position: int
+    type: str
+    schema_version: int
+    payload: str
+    counts: bool
+
+    @property
+    def event(self) -> Event:
+        """As that of `RecordedEvent`."""
+        return codec.decode_event(self.type, self.schema_version, self.payload)
+
+
+def read_foldable(
+    account_id: str,
+    *,
+    after: int,
+    until: int | None,
+    limit: int,
+    effective_until: datetime | None = None,
+) -> list[Foldable]:
+    """As `read_stream`. `counts` says whether the event was effective by `effective_until`."""
+    rows = _rows(
+        "SELECT version, position, type, schema_version, payload::text, "
+        "effective_at <= coalesce(%s::timestamptz, 'infinity') FROM ledger_event "
+        "WHERE account_id = %s AND version > %s AND version <= %s ORDER BY version LIMIT %s",
+        [effective_until, account_id, after, until if until is not None else 2**31 - 1, limit],
+    )
+    return [Foldable(*row) for row in rows]
 
 
 def read_version(account_id: str, version: int) -> RecordedEvent | None:

@@ -5,6 +5,7 @@ of its bucket. Amounts are integers of minor units.
 """
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -87,31 +88,36 @@ def project(account: Account, events: Sequence[RecordedEvent]) -> Change:
         ValueError: the events do not continue the account.
     """
     before_version = account.version
+    last = before_version + len(events)
     activity: list[ActivityLine] = []
-    summary: dict[str, int] = {}
+    numbers: dict[tuple[date, str], int] = {}
+    sums: dict[tuple[date, str], int] = {}
     totals: dict[str, int] = {}
     for recorded in events:
         if recorded.version != account.version + 1:
             raise ValueError(f"version {recorded.version} does not follow {account.version}")
         event = recorded.event
         account = evolve(account, event)
-        activity.append(activity_line(recorded, event, account))
-        day = recorded.effective_at.date().isoformat()
-        _add(summary, f"{day}|{event.kind}|n", 1)
+        if account.version > last - ACTIVITY_KEPT:
+            activity.append(activity_line(recorded, event, account))
+        key = (recorded.effective_at.date(), event.kind)
+        numbers[key] = numbers.get(key, 0) + 1
         if event.delta:
-            _add(summary, f"{day}|{event.kind}|s", event.delta)
-            _add(totals, f"{account.currency}|balances", event.delta)
+            sums[key] = sums.get(key, 0) + event.delta
         if event.outside:
-            kind = event.outside.partition(":")[0]
-            _add(totals, f"{account.currency}|outside|{kind}", -event.delta)
+            _add(totals, f"outside|{event.outside.partition(':')[0]}", -event.delta)
         if isinstance(event, AccountOpened | AccountClosed):
-            _add(totals, f"{account.currency}|accounts", 1 if account.status == "open" else -1)
-        _add(totals, f"{account.currency}|events", 1)
+            _add(totals, "accounts", 1 if account.status == "open" else -1)
+    if sums:
+        totals["balances"] = sum(sums.values())
+    totals["events"] = len(events)
+    summary = {f"{day}|{kind}|n": number for (day, kind), number in numbers.items()}
+    summary |= {f"{day}|{kind}|s": amount for (day, kind), amount in sums.items()}
     return Change(
         before_version=before_version,
         account=account,
         position=events[-1].position,
-        activity=activity[-ACTIVITY_KEPT:],
+        activity=activity,
         summary=summary,
-        totals=totals,
+        totals={f"{account.currency}|{name}": amount for name, amount in totals.items()},
     )

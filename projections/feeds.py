@@ -18,7 +18,7 @@ from projections.kafka import Reader, ensure_topic
 from projections.models import Relay
 from projections.relay import topic_from_settings
 
-BATCH_MAX = 1000
+BATCH_MAX = 5000
 WAIT_SECONDS = 0.02
 """How long an idle feed waits for the next event."""
 BARRIER_SECONDS = 0.05
