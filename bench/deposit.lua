@@ -1,4 +1,4 @@
--- wrk: deposits. Arguments: token, run name, file of account ids, accounts to use.
+-- wrk: deposits of 1.00. Arguments: token, a name for the keys of this run, file of account ids.
 local counter = 0
 local threads = 0
 
@@ -9,9 +9,8 @@ end
 
 function init(args)
   accounts = {}
-  local wanted = tonumber(args[4])
   for line in io.lines(args[3]) do
-    if #accounts < wanted then accounts[#accounts + 1] = line end
+    accounts[#accounts + 1] = line
   end
   prefix = args[2] .. "-" .. id .. "-"
   headers = {

@@ -1,5 +1,7 @@
-# Sourced by bin/up and bin/test: the virtual environment with the pinned packages.
+# Sourced by bin/up, bin/test and bin/bench: the virtual environment with the pinned packages, those
+# of the given file on top.
 prepare_environment() {
+    local extra=${1:-}
     local python=${PYTHON:-python3}
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "Cannot start: Python 3.11 or newer is needed, $($python --version) was found (set PYTHON)." >&2
@@ -18,6 +20,11 @@ prepare_environment() {
             exit 1
         }
         echo "$wanted" > "$stamp"
+    fi
+    if [ -n "$extra" ] && [ ! -f ".venv/.installed-$(sha256sum "$extra" | cut -c1-16)" ]; then
+        echo "Installing the packages of $extra (once)"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$extra"
+        touch ".venv/.installed-$(sha256sum "$extra" | cut -c1-16)"
     fi
     # platformdirs, used by the PostgreSQL wheel, warns without it.
     export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$PWD/.local/run}

@@ -20,7 +20,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from redis import Redis
 
 from ledger.api.serializers import account_id_of_reference
-from tests.flows.conftest import PASSWORD, System, wait_for
+from tests.flows.conftest import PASSWORD
+from tests.system import System, wait_for
 
 pytestmark = pytest.mark.timeout(240)
 
