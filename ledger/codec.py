@@ -98,7 +98,9 @@ def from_micros(micros: int) -> datetime:
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with always six decimals: one spelling for one instant."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def digest(
@@ -109,9 +111,12 @@ def digest(
     schema_version: int,
     payload: Any,
     metadata: Any,
-    effective_at: datetime,
+    effective_at: str,
 ) -> bytes:
-    """SHA-256 of what an event says, computed before it has a position."""
+    """SHA-256 of what an event says, computed before it has a position.
+
+    `effective_at` as `format_time` spells it.
+    """
     return hashlib.sha256(
         canonical(
             {
@@ -121,7 +126,7 @@ def digest(
                 "schema_version": schema_version,
                 "payload": payload,
                 "metadata": metadata,
-                "effective_at": format_time(effective_at),
+                "effective_at": effective_at,
             }
         )
     ).digest()
@@ -149,7 +154,7 @@ def leaf_hash_of(recorded: RecordedEvent) -> bytes:
             schema_version=recorded.schema_version,
             payload=msgspec.json.decode(recorded.payload),
             metadata=recorded.metadata,
-            effective_at=recorded.effective_at,
+            effective_at=format_time(recorded.effective_at),
         ),
     )
 

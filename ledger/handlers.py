@@ -123,6 +123,7 @@ class Plan:
 
     def __init__(self, loaded: store.Loaded) -> None:
         self.loaded = loaded
+        self.received_at = codec.format_time(loaded.now)
         self.accounts: dict[str, Account] = {}
         self.expected: dict[str, int] = {}
         self.commands: list[dict[str, Any]] = []
@@ -350,6 +351,7 @@ class Plan:
     ) -> None:
         number = len(self.events) + 1
         event_type, schema_version = type(event).__name__, type(event).schema_version
+        effective = codec.format_time(effective_at)
         self.events.append(
             {
                 "n": number,
@@ -359,7 +361,7 @@ class Plan:
                 "schema_version": schema_version,
                 "payload": event,
                 "metadata": metadata,
-                "effective_at": codec.format_time(effective_at),
+                "effective_at": effective,
                 "digest": codec.digest(
                     account_id=state.account_id,
                     version=state.version,
@@ -367,7 +369,7 @@ class Plan:
                     schema_version=schema_version,
                     payload=event,
                     metadata=metadata,
-                    effective_at=effective_at,
+                    effective_at=effective,
                 ).hex(),
             }
         )
@@ -397,7 +399,7 @@ class Plan:
             "actor": item.actor,
             "correlation_id": item.correlation_id or item.command_id,
             "channel": item.channel,
-            "received_at": codec.format_time(self.loaded.now),
+            "received_at": self.received_at,
             **positions,
         }
 
