@@ -329,7 +329,7 @@ def peer(options: Options) -> Iterator[Result]:
 
     theirs = _Peer()
     with h.database("peer") as name:
-        h.fill(name, 100, 1000, snapshot_every=h.SNAPSHOT_NEVER)
+        h.fill(name, 10, 10_000, snapshot_every=h.SNAPSHOT_NEVER)
         bus = CommandBus()
 
         def append() -> float:
@@ -341,7 +341,7 @@ def peer(options: Options) -> Iterator[Result]:
                             [
                                 envelope(
                                     c.Deposit(
-                                        account_id=h.account_id(i % 100), amount=1, currency="EUR"
+                                        account_id=h.account_id(i % 10), amount=1, currency="EUR"
                                     ),
                                     sender="bench", key=f"{start}-{number}-{i}",
                                     actor="bench", channel="bench",
@@ -356,7 +356,7 @@ def peer(options: Options) -> Iterator[Result]:
             with h.ledger_on(name):
                 events = 0
                 start = time.perf_counter()
-                for number in range(100):
+                for number in range(10):
                     account = Account(account_id=h.account_id(number))
                     while page := store.read_foldable(
                         account.account_id, after=account.version, until=None, limit=store.PAGE
