@@ -10,6 +10,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from audit.models import Seal
 from audit.timeline import NAMES, timeline_of
 from ledger.admin_base import ReadOnlyAdmin
 from ledger.errors import LedgerError
@@ -43,6 +44,21 @@ class CommandAdmin(ReadOnlyAdmin):
     list_display = ("id", "name", "outcome", "actor", "channel", "received_at")
     exact_search = (("id", UUID), ("account_id", UUID))
     search_help_text = "A command id, or for refusals an account id"
+
+
+@admin.register(Seal)
+class SealAdmin(ReadOnlyAdmin):
+    """Signed tree heads; what they prove is checked by ``manage.py verify`` and ``verify.py``."""
+
+    list_display = ("size", "sealed_at", "root_hex")
+    fields = ("size", "sealed_at", "root_hex", "note")
+    exact_search = (("size", int),)
+    search_help_text = "A number of events"
+
+    @admin.display(description="root")
+    def root_hex(self, seal: Seal) -> str:
+        """The root in hex."""
+        return bytes(seal.root).hex()
 
 
 @admin.register(Account)

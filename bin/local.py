@@ -571,11 +571,18 @@ def up() -> int:
     try:
         say("Starting the servers")
         servers.start()
-        env = {"LEDGER_PIN_WORKERS": "1", **os.environ, **servers.env}
-        _write_env(servers.env)
+        made = {
+            "LEDGER_PIN_WORKERS": "1",
+            "LEDGER_SEAL_KEYS": str(LOCAL / "seal.key"),
+            "LEDGER_WITNESS": str(LOCAL / "witness"),
+        }
+        env = {**made, **os.environ, **servers.env}
+        _write_env(made | servers.env)
         say("Preparing the database")
         manage("migrate", "--database", "owner", env=env)
         manage("check", "--database", "default", "--fail-level", "WARNING", env=env)
+        if not Path(env["LEDGER_SEAL_KEYS"].split(",")[0]).exists():
+            manage("seal_key", "localhost/ledger", env["LEDGER_SEAL_KEYS"], env=env)
         manage("collectstatic", "--noinput", env=env)
         password = json.loads((LOCAL / "secrets.json").read_text())["user_password"]
         port = choose_port(int(os.environ.get("PORT", "8000")), "the web server")
@@ -611,6 +618,8 @@ def _write_env(made: dict[str, str]) -> None:
         "REDIS_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
         "SECRET_KEY",
+        "LEDGER_SEAL_KEYS",
+        "LEDGER_WITNESS",
     )
     known = {name: made.get(name) or os.environ.get(name) for name in names}
     path.write_text("".join(f"export {name}='{value}'\n" for name, value in known.items() if value))

@@ -86,7 +86,12 @@ def _database(name: str) -> dict[str, Any]:
         "ENGINE": "django.db.backends.postgresql",
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, "application_name": "ledger"},
+        # Waiting for a lock ends in a clear "not done" instead of a sender who gives up not knowing.
+        "OPTIONS": {
+            "connect_timeout": 5,
+            "application_name": "ledger",
+            "options": "-c lock_timeout=4s",
+        },
         "ATOMIC_REQUESTS": False,
     }
 
@@ -114,6 +119,11 @@ LEDGER_TOPIC_REPLICATION = env.int("LEDGER_TOPIC_REPLICATION", default=1)
 if LEDGER_BUS == "kafka" and not KAFKA_BOOTSTRAP_SERVERS:
     raise ImproperlyConfigured("LEDGER_BUS=kafka needs KAFKA_BOOTSTRAP_SERVERS")
 
+LEDGER_SEALS_TOPIC = env.str("LEDGER_SEALS_TOPIC", default="ledger.seals")
+LEDGER_SEAL_KEYS = env.list("LEDGER_SEAL_KEYS", default=[])  # files of private keys
+LEDGER_SEAL_OLD_KEYS = env.list("LEDGER_SEAL_OLD_KEYS", default=[])  # public keys, retired
+LEDGER_WITNESS = env.str("LEDGER_WITNESS", default="")  # a directory or a URL
+
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
@@ -129,6 +139,7 @@ CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "projections.relay", "schedule": 2.0, "options": {"expires": 2.0}},
     "watch": {"task": "projections.watch", "schedule": 5.0, "options": {"expires": 5.0}},
     "holds": {"task": "ledger.expire_holds", "schedule": 5.0, "options": {"expires": 5.0}},
+    "seal": {"task": "audit.seal", "schedule": 2.0, "options": {"expires": 2.0}},
     "imports": {"task": "ledger.resume_imports", "schedule": 30.0, "options": {"expires": 30.0}},
 }
 

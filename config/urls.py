@@ -18,6 +18,7 @@ api_docs = csp_update({"style-src": ["'unsafe-inline'"]})(
 urlpatterns = [
     path("api/v1/", include("projections.api")),
     path("api/v1/", include("ledger.api.urls")),
+    path("api/v1/", include("audit.api")),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/docs/", api_docs, name="api-docs"),
     path("admin/", admin.site.urls),

@@ -9,6 +9,7 @@ from django.db.models.signals import post_migrate
 
 LEDGER_TABLES = frozenset({"ledger_event", "ledger_command", "ledger_account", "ledger_snapshot"})
 READ_ONLY_TABLES = LEDGER_TABLES | {"django_migrations"}
+APPEND_ONLY_TABLES = frozenset({"audit_node", "audit_seal"})
 
 
 class LedgerConfig(AppConfig):
@@ -34,7 +35,11 @@ def grant_application_role(*, using: str, **_: Any) -> None:
     connection = connections[using]
     with connection.cursor() as cursor:
         for table in connection.introspection.table_names(cursor):
-            rights = "SELECT" if table in READ_ONLY_TABLES else "SELECT, INSERT, UPDATE, DELETE"
+            rights = "SELECT, INSERT, UPDATE, DELETE"
+            if table in READ_ONLY_TABLES:
+                rights = "SELECT"
+            elif table in APPEND_ONLY_TABLES:
+                rights = "SELECT, INSERT"
             quoted = connection.ops.quote_name(table)
             cursor.execute(f"GRANT {rights} ON {quoted} TO ledger_app")
         cursor.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO ledger_app")

@@ -5,6 +5,7 @@ import threading
 import time
 
 from celery import current_app
+from django.conf import settings
 from django.core.cache import cache
 
 from ledger.bus import CommandBus
@@ -14,9 +15,14 @@ log = logging.getLogger(__name__)
 WAKE_EVERY_SECONDS = 0.02
 """Appends closer together than this share one wake-up of the relay."""
 
-RELAY_AWAKE = "relay-awake"
-"""Cache key that a relay at work keeps: it needs no wake-up. It looks at the log once more after
-giving the key up; one that is killed loses it to a timeout, and beat wakes the next."""
+
+def relay_awake_key() -> str:
+    """The cache key that a relay at work keeps: it needs no wake-up.
+
+    It looks at the log once more after giving the key up; one that is killed loses it to a timeout,
+    and beat wakes the next.
+    """
+    return f"relay-awake:{settings.LEDGER_TOPIC}"
 
 
 class _Waker:
@@ -40,7 +46,7 @@ class _Waker:
             self._wanted.wait()
             self._wanted.clear()
             try:
-                if cache.get(RELAY_AWAKE) is None:
+                if cache.get(relay_awake_key()) is None:
                     current_app.send_task("projections.relay", expires=5)
             except Exception as error:  # noqa: BLE001  (the broker is away: beat is the net)
                 log.warning("the relay could not be woken: %s", error)

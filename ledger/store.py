@@ -481,6 +481,100 @@ def unlock(number: int) -> None:
         connection.close()
 
 
+def read_heads(account_ids: Sequence[str]) -> dict[str, tuple[Head, int]]:
+    """Heads and the positions of their last events, by account."""
+    rows = _rows(
+        "SELECT id::text, version, state_schema, state::text, position FROM ledger_account "
+        "WHERE id = ANY(%s::uuid[])",
+        [list(account_ids)],
+    )
+    return {
+        row[0]: (Head(account_id=row[0], version=row[1], state_schema=row[2], state=row[3]), row[4])
+        for row in rows
+    }
+
+
+def read_snapshots(
+    account_ids: Sequence[str], *, state_schema: str
+) -> dict[tuple[str, int], tuple[int, str]]:
+    """Position and state of the accounts' snapshots, by account and version."""
+    rows = _rows(
+        "SELECT account_id::text, version, position, state::text FROM ledger_snapshot "
+        "WHERE account_id = ANY(%s::uuid[]) AND state_schema = %s",
+        [list(account_ids), state_schema],
+    )
+    return {(row[0], row[1]): (row[2], row[3]) for row in rows}
+
+
+def accounts_without_head() -> list[str]:
+    """Accounts that have events and no head."""
+    rows = _rows(
+        "SELECT e.account_id::text FROM ledger_event e LEFT JOIN ledger_account a "
+        "ON a.id = e.account_id WHERE e.version = 1 AND a.id IS NULL",
+        [],
+    )
+    return [row[0] for row in rows]
+
+
+def commands_unlike_events(first: int, last: int) -> list[tuple[int, str, str]]:
+    """Events whose command's record is missing or says something else: position, command, column."""
+    rows = _rows(
+        """
+        SELECT e.position, e.metadata ->> 'command_id', CASE
+            WHEN k.id IS NULL THEN 'id'
+            WHEN k.outcome <> 'accepted' OR NOT e.position BETWEEN k.first_position AND k.last_position
+                THEN 'first_position'
+            WHEN k.actor <> e.metadata ->> 'actor' THEN 'actor'
+            WHEN k.channel <> e.metadata ->> 'channel' THEN 'channel'
+            WHEN k.correlation_id <> e.metadata ->> 'correlation_id' THEN 'correlation_id'
+            ELSE 'body' END
+        FROM ledger_event e
+        LEFT JOIN ledger_command k ON k.id = (e.metadata ->> 'command_id')::uuid
+        WHERE e.position BETWEEN %s AND %s AND (
+            k.id IS NULL OR k.outcome <> 'accepted'
+            OR NOT e.position BETWEEN k.first_position AND k.last_position
+            OR k.actor <> e.metadata ->> 'actor' OR k.channel <> e.metadata ->> 'channel'
+            OR k.correlation_id <> e.metadata ->> 'correlation_id'
+            OR (e.type IN ('MoneyDeposited', 'MoneyWithdrawn', 'TransferSent', 'HoldPlaced')
+                AND k.body -> 'amount' IS DISTINCT FROM e.payload -> 'amount'
+                AND k.name IN ('Deposit', 'Withdraw', 'Transfer', 'PlaceHold'))
+        ) ORDER BY e.position
+        """,
+        [first, last],
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def count_commanded(end: int) -> int:
+    """How many events the accepted commands up to position `end` account for."""
+    [[counted]] = _rows(
+        "SELECT coalesce(sum(last_position - first_position + 1), 0)::bigint FROM ledger_command "
+        "WHERE outcome = 'accepted' AND last_position <= %s",
+        [end],
+    )
+    return int(counted)
+
+
+@contextmanager
+def single_flight(lock: int) -> Iterator[bool]:
+    """Whether this session got `lock`; it is given back at the end, and by a lost connection."""
+    got = try_lock(lock)
+    try:
+        yield got
+    finally:
+        if got:
+            unlock(lock)
+
+
+def leaf_hashes(first: int, last: int) -> list[bytes]:
+    """The leaf hashes of the events ``first <= position <= last``, in order."""
+    rows = _rows(
+        "SELECT leaf_hash FROM ledger_event WHERE position BETWEEN %s AND %s ORDER BY position",
+        [first, last],
+    )
+    return [row[0] for row in rows]
+
+
 def count_accounts() -> int:
     """How many accounts there are."""
     with connection.cursor() as cursor:

@@ -194,6 +194,19 @@ class Publisher:
         """
         for recorded in events:
             self._produce(recorded)
+        self._flush()
+
+    def publish_text(self, *, key: str, value: str) -> None:
+        """As `publish`, for a text on the topic's only partition."""
+        try:
+            self._producer.produce(
+                self.topic.name, key=key, value=value, partition=0, on_delivery=self._delivered
+            )
+        except KafkaException as error:
+            raise BrokerUnavailableError(str(error.args[0])) from error
+        self._flush()
+
+    def _flush(self) -> None:
         left = self._producer.flush(DELIVERY_TIMEOUT_MS / 1000 + 5)
         if left or self._failures:
             reason = str(self._failures[0]) if self._failures else f"{left} not acknowledged"

@@ -30,7 +30,6 @@ from ledger.errors import StateIncompleteError
 from projections import balances, redis_store
 from projections.apply import CHUNK_MAX, apply_events
 from projections.models import Generation
-from projections.relay import single_flight
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ def ensure(*, reason: str) -> None:
     Starts a build when none is there, when the live one was made by other code or has lost an
     account; resumes one that lost its workers; gives one up that Redis no longer knows.
     """
-    with single_flight(LOCK) as got:
+    with store.single_flight(LOCK) as got:
         if not got:
             return
         live, building = redis_store.generations()

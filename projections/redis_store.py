@@ -31,7 +31,7 @@ from redis.exceptions import RedisError
 
 from ledger import codec
 from ledger.domain.state import Account
-from ledger.service import RELAY_AWAKE
+from ledger.service import relay_awake_key
 from projections.balances import ACTIVITY_KEPT, ActivityLine, Change
 
 log = logging.getLogger(__name__)
@@ -187,8 +187,24 @@ def watermark(generation: str, partitions: Sequence[str]) -> int:
 def say_relay_awake(seconds: int) -> None:
     """Tell appenders for so long that a relay is at work; 0 ends it. Without Redis they wake it."""
     try:
-        django_cache.set(RELAY_AWAKE, 1, timeout=seconds)  # a timeout of 0 deletes
+        django_cache.set(relay_awake_key(), 1, timeout=seconds)  # a timeout of 0 deletes
     except ConnectionInterrupted as error:
+        log.debug("Redis is away: %s", error)
+
+
+def seal_published() -> int:
+    """The size of the last seal known to be on its topic; 0 if that was forgotten."""
+    try:
+        return int(client().get(_key("sealed", settings.LEDGER_SEALS_TOPIC)) or 0)
+    except RedisError:
+        return 0
+
+
+def say_seal_published(size: int) -> None:
+    """Note that the seal of `size` is on its topic; without Redis it goes there again."""
+    try:
+        client().set(_key("sealed", settings.LEDGER_SEALS_TOPIC), size)
+    except RedisError as error:
         log.debug("Redis is away: %s", error)
 
 

@@ -8,7 +8,6 @@ between produce and bookkeeping leaves neither a gap nor a duplicate. Never skip
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from django.conf import settings
 from django.db.models.functions import Now
@@ -43,17 +42,6 @@ def topic_from_settings() -> Topic:
         partitions=settings.LEDGER_TOPIC_PARTITIONS,
         replication=settings.LEDGER_TOPIC_REPLICATION,
     )
-
-
-@contextmanager
-def single_flight(lock: int) -> Iterator[bool]:
-    """Whether this session got `lock`; it is given back at the end, and by a lost connection."""
-    got = store.try_lock(lock)
-    try:
-        yield got
-    finally:
-        if got:
-            store.unlock(lock)
 
 
 class _Copy:
@@ -129,7 +117,7 @@ def run(*, budget_seconds: float, linger_seconds: float = LINGER_SECONDS) -> int
     deadline = time.monotonic() + budget_seconds
     copied, position = 0, -1
     while position < store.last_position() and time.monotonic() < deadline:
-        with single_flight(LOCK) as got:
+        with store.single_flight(LOCK) as got:
             if not got:
                 return copied
             count, position = _copy_until(deadline, linger_seconds)
@@ -159,3 +147,22 @@ def _copy_until(deadline: float, linger_seconds: float) -> tuple[int, int]:
     finally:
         redis_store.say_relay_awake(0)
     return copied, copy.position
+
+
+def publish_seal(*, size: int, note: str) -> None:
+    """Put the signed tree head of the first `size` events on the topic of seals."""
+    if settings.LEDGER_BUS != "kafka" or redis_store.seal_published() >= size:
+        return
+    topic = Topic(
+        servers=settings.KAFKA_BOOTSTRAP_SERVERS,
+        name=settings.LEDGER_SEALS_TOPIC,
+        partitions=1,
+        replication=settings.LEDGER_TOPIC_REPLICATION,
+    )
+    try:
+        kafka.ensure_topic(topic)
+        kafka.Publisher(topic).publish_text(key=str(size), value=note)
+    except BrokerUnavailableError as error:
+        log.warning("Kafka is away, the seal of %d waits: %s", size, error)
+        return
+    redis_store.say_seal_published(size)

@@ -19,6 +19,12 @@ def relay_events(**_: Any) -> int:
     return relay.run(budget_seconds=RELAY_BUDGET_SECONDS)
 
 
+@shared_task(name="projections.publish_seal")
+def publish_seal(*, size: int, note: str, **_: Any) -> None:
+    """Put a seal on its topic, at least once; the next seal covers one that Kafka missed."""
+    relay.publish_seal(size=size, note=note)
+
+
 @shared_task(name="projections.watch")
 def watch(**_: Any) -> None:
     """See that a live generation exists and that builds go on."""

@@ -441,6 +441,51 @@ class TestOutcomeOf:
         assert outcome_of(done.command_id) == done
 
 
+class TestUnderLoad:
+    def test_a_log_that_cannot_be_locked_is_a_known_outcome(self, send: Sender) -> None:
+        """Not a sender that gives up not knowing: nothing was written, and the key is free."""
+        account = send.open()
+        url = connection.settings_dict
+        with superuser(str(url["NAME"])) as other:
+            other.execute("BEGIN; SELECT pg_advisory_xact_lock(ledger_lock())")
+            with pytest.raises(StoreUnavailableError):
+                send(deposit(account), key="while-locked")
+            other.execute("ROLLBACK")
+        assert balance(account) == 0
+        assert send(deposit(account), key="while-locked").replayed is False
+        assert balance(account) == 100
+
+    def test_no_table_is_read_whole_once_it_has_grown(self, own_log: str, send_own: Sender) -> None:
+        """Plans are kept; one made while the tables were empty must not read them whole later."""
+        accounts = [send_own.open() for _ in range(3)]
+
+        def round_of(count: int) -> None:
+            units = [[send_own.wrap(deposit(accounts[number % 3], 1))] for number in range(count)]
+            plan, done = bus_module._decide_and_append(units)
+            assert done.status == "appended"
+            [event] = plan.events[:1]
+            reverse = c.ReverseTransaction(
+                transaction_id=event["payload"].transaction_id, reason="test"
+            )
+            bus_module._decide_and_append([[send_own.wrap(reverse)]])
+
+        def whole_reads() -> int:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_stat_force_next_flush()")
+                cursor.execute(
+                    "SELECT coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables "
+                    "WHERE relname LIKE 'ledger\\_%%'"
+                )
+                return int(cursor.fetchone()[0])
+
+        for _ in range(12):  # plans are settled after five calls
+            round_of(2)
+        before = whole_reads()
+        for _ in range(5):
+            round_of(200)
+        assert whole_reads() == before
+
+
 class TestHoldSweep:
     def test_expires_each_hold_once_however_many_sweep(
         self, live_db: None, send: Sender, monkeypatch: pytest.MonkeyPatch

@@ -62,7 +62,7 @@ class TestLeafHash:
             schema_version=1,
             payload={"memo": "é", "amount": 5},
             metadata={"actor": "a"},
-            effective_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            effective_at=codec.format_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
         )
         micros = 1767323045000001
         leaf = hashlib.sha256(

@@ -460,6 +460,32 @@ class TestAuthentication:
             assert time.monotonic() < deadline
         assert_problem(answer, 401, "authentication_failed")
 
+    def test_a_token_speaks_alone_and_no_cookie_beside_it(self, api: Api) -> None:
+        from django.test import Client
+        from knox.models import get_token_model
+
+        client = Client(enforce_csrf_checks=True)
+        client.force_login(user_with("supervisor"))
+        _, token = get_token_model().objects.create(user=user_with("auditor"))
+        body = {"holder": "Ann", "currency": "EUR"}
+
+        def post(authorization: str) -> Any:
+            return client.post(
+                "/api/v1/accounts", json.dumps(body), content_type="application/json",
+                headers={"Authorization": authorization, "Idempotency-Key": str(uuid4())},
+            )  # fmt: skip
+
+        assert_problem(post(f"Bearer {token}"), 403, "forbidden")
+        for wrong in ("Bearer wrong", "bearer ", "BEARER x y"):
+            assert_problem(post(wrong), 401, "authentication_failed")
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = client.get("/api/v1/accounts?limit=1", headers=headers)
+        assert answer.status_code == 200
+        assert answer["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert answer["X-Content-Type-Options"] == "nosniff"
+        assert not answer.cookies
+        assert_problem(client.get("/api/v1/nothing", headers=headers), 404, "not_found")
+
     def test_a_session_needs_the_csrf_token(self, api: Api) -> None:
         from django.test import Client
 

@@ -1,0 +1,115 @@
+"""REST for those who check: seals, proofs, receipts, and the verifier itself."""
+
+from pathlib import Path
+from typing import Any
+
+from django.http import HttpResponse, HttpResponseBase
+from django.urls import path
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit import proofs
+from ledger import access, errors, handlers, store
+from ledger.api.schema import READ_PROBLEMS
+from ledger.api.serializers import canonical_uuid
+from ledger.api.views import LedgerView, integer, query
+from ledger.models import Command
+from ledger.roles import actions_of
+
+SEALED = {200: OpenApiTypes.OBJECT, **READ_PROBLEMS}
+
+
+class SealView(LedgerView):
+    """The newest seal, or that of a size. Open to everyone who may sign in: it says no secret."""
+
+    @extend_schema(
+        operation_id="seal",
+        parameters=[
+            OpenApiParameter("size", OpenApiTypes.INT, description="That of so many events.")
+        ],
+        responses=SEALED,
+    )
+    def get(self, request: Request) -> Response:
+        """The signed tree head and the public keys."""
+        size = integer(query(request, ["size"]), "size", least=1)
+        found = proofs.newest_seal() if size is None else proofs.seal_of(size)
+        return Response(proofs.seal_as_json(found))
+
+
+class ConsistencyView(LedgerView):
+    """That a later seal extends an earlier one."""
+
+    @extend_schema(
+        operation_id="seal_consistency",
+        parameters=[
+            OpenApiParameter("from", OpenApiTypes.INT, required=True, description="A sealed size."),
+            OpenApiParameter(
+                "to", OpenApiTypes.INT, description="A later one; the newest by default."
+            ),
+        ],
+        responses=SEALED,
+    )
+    def get(self, request: Request) -> Response:
+        """Both seals and the proof."""
+        params = query(request, ["from", "to"])
+        earlier, later = integer(params, "from", least=1), integer(params, "to", least=1)
+        if earlier is None:
+            raise errors.InvalidInputError("is required", field="from")
+        newer = proofs.newest_seal() if later is None else proofs.seal_of(later)
+        if newer.size < earlier:
+            raise errors.InvalidInputError("must not be larger than `to`", field="from")
+        return Response(proofs.consistency(proofs.seal_of(earlier), newer))
+
+
+class ReceiptView(LedgerView):
+    """What proves an accepted command without us."""
+
+    @extend_schema(operation_id="receipt", responses=SEALED)
+    def get(self, request: Request, command_id: str) -> Response:
+        """Its events, their proofs and the seal, as a file for ``verify.py``."""
+        query(request, [])
+        command_id = canonical_uuid(command_id, field="command_id")
+        row = Command.objects.filter(pk=command_id).first()
+        may_read = "read" in actions_of(request.user)
+        own = row is not None and row.sender == access.sender_of(request.user)
+        if row is None or not (own or may_read):
+            raise errors.NotFoundError(f"command {command_id} does not exist")
+        if row.first_position is None or row.last_position is None:
+            raise errors.NotFoundError("the command was refused: it has no events to prove")
+        events = store.read_range(row.first_position, row.last_position)
+        if not may_read:
+            shown = {
+                event.account_id
+                for event in access.visible(request.user, handlers.outcome_of(command_id)).events
+            }
+            events = [event for event in events if event.account_id in shown]
+        if not events:
+            raise errors.NotFoundError(f"command {command_id} does not exist")
+        response = Response(proofs.receipt(command_id, events))
+        response["Content-Disposition"] = f'attachment; filename="receipt-{command_id}.json"'
+        return response
+
+
+class VerifierView(LedgerView):
+    """The offline verifier, one file."""
+
+    @extend_schema(operation_id="verifier", responses={200: OpenApiTypes.STR, **READ_PROBLEMS})
+    def get(self, request: Request) -> HttpResponseBase:
+        """``verify.py`` as it lies in the project."""
+        query(request, [])
+        answer = HttpResponse(
+            (Path(__file__).parent / "verify.py").read_bytes(),
+            content_type="text/x-python; charset=utf-8",
+        )
+        answer["Content-Disposition"] = 'attachment; filename="verify.py"'
+        return answer
+
+
+urlpatterns: list[Any] = [
+    path("seal", SealView.as_view(), name="api-seal"),
+    path("seal/consistency", ConsistencyView.as_view(), name="api-seal-consistency"),
+    path("commands/<str:command_id>/receipt", ReceiptView.as_view(), name="api-receipt"),
+    path("verify.py", VerifierView.as_view(), name="api-verifier"),
+]

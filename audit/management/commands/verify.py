@@ -1,0 +1,57 @@
+"""Verify the whole log and everything derived from it in PostgreSQL."""
+
+import json
+import multiprocessing
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import connection
+
+from audit import checks, seals
+from ledger.progress import ProgressBar
+
+
+def _accounts(_: object) -> checks.Report:
+    return checks.check_accounts()
+
+
+class Command(BaseCommand):
+    """Exit code 1 when anything is wrong; the first finding along the log comes first."""
+
+    help = "Verify hashes, tree, seals, commands, versions, heads and snapshots against the events."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Where seals are kept outside, and how to answer."""
+        parser.add_argument(
+            "--witness", type=Path, help="the directory of a witness: its seals count too"
+        )
+        parser.add_argument("--json", action="store_true")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Both passes side by side: each reads with a connection of its own."""
+        folder: Path | None = options["witness"]
+        witnessed = seals.read_witness(folder / "seals.jsonl") if folder else []
+        connection.close()
+        bar = ProgressBar("events", stream=sys.stderr)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            accounts = pool.apply_async(_accounts, (None,))
+            report = checks.check_log(witness=witnessed, progress=bar.show)
+            bar.close()
+            other = accounts.get()
+        report.accounts = other.accounts
+        report.findings = (report.findings + other.findings)[: checks.FINDINGS_MAX]
+        report.findings_total += other.findings_total
+        if options["json"]:
+            self.stdout.write(json.dumps(msgspec.to_builtins(report)))
+        else:
+            for finding in report.findings:
+                self.stdout.write(f"WRONG  {finding}")
+            self.stdout.write(
+                f"{report.events:,} events, {report.accounts:,} accounts, {report.seals:,} seals: "
+                + (f"{report.findings_total:,} wrong" if report.findings_total else "all hold")
+            )
+        if report.findings_total:
+            sys.exit(1)

@@ -1,0 +1,112 @@
+"""Proofs for outsiders: this event is in the log, and today's log extends an earlier one.
+
+Everything here is JSON that ``audit/verify.py`` checks with nothing but the public key.
+"""
+
+import base64
+from typing import Any
+
+import msgspec
+
+from audit import merkle, seals
+from audit.models import Seal
+from ledger import codec
+from ledger.codec import RecordedEvent
+from ledger.errors import BusyError, NotFoundError
+
+RECEIPT_FORMAT = "ledger-receipt/1"
+
+
+def newest_seal() -> Seal:
+    """The newest seal.
+
+    Raises:
+        NotFoundError: nothing was sealed yet.
+    """
+    found = Seal.objects.first()
+    if found is None:
+        raise NotFoundError("nothing is sealed yet")
+    return found
+
+
+def seal_of(size: int) -> Seal:
+    """The seal of exactly `size` events.
+
+    Raises:
+        NotFoundError: there is none of that size.
+    """
+    found = Seal.objects.filter(pk=size).first()
+    if found is None:
+        raise NotFoundError(f"there is no seal of {size} events")
+    return found
+
+
+def seal_as_json(seal: Seal) -> dict[str, Any]:
+    """A seal for the outside."""
+    return {
+        "size": seal.size,
+        "root": base64.b64encode(bytes(seal.root)).decode(),
+        "note": seal.note,
+        "sealed_at": codec.format_time(seal.sealed_at),
+        "public_keys": seals.public_keys(),
+    }
+
+
+def consistency(earlier: Seal, later: Seal) -> dict[str, Any]:
+    """Both seals and the proof that `later` extends `earlier`."""
+    path = merkle.consistency_proof(seals.StoredTree(), earlier.size, later.size)
+    return {
+        "format": "ledger-consistency/1",
+        "earlier": earlier.note,
+        "later": later.note,
+        "proof": _as_text(path),
+        "public_keys": seals.public_keys(),
+    }
+
+
+def receipt(command_id: str, events: list[RecordedEvent]) -> dict[str, Any]:
+    """The events of an accepted command, each with its proof against the newest seal.
+
+    Raises:
+        BusyError: they are not sealed yet; a few seconds later they are.
+        NotFoundError: nothing is ever sealed here.
+    """
+    seal = newest_seal()
+    last = max(event.position for event in events)
+    if seal.size < last:
+        raise BusyError(f"position {last} is not sealed yet: ask again in a few seconds")
+    tree = seals.StoredTree()
+    return {
+        "format": RECEIPT_FORMAT,
+        "command_id": command_id,
+        "events": [
+            {
+                "position": event.position,
+                "recorded_at": codec.format_time(event.recorded_at),
+                "content": content_of(event),
+                "proof": _as_text(merkle.inclusion_proof(tree, event.position - 1, seal.size)),
+            }
+            for event in events
+        ],
+        "seal": seal.note,
+        "public_keys": seals.public_keys(),
+    }
+
+
+def content_of(event: RecordedEvent) -> str:
+    """The canonical JSON that the event's digest covers, as text."""
+    return codec.canonical(
+        {
+            "account_id": event.account_id,
+            "version": event.version,
+            "type": event.type,
+            "schema_version": event.schema_version,
+            "payload": msgspec.json.decode(event.payload),
+            "metadata": event.metadata,
+            "effective_at": codec.format_time(event.effective_at),
+        }
+    ).decode()
+
+
+def _as_text(path: list[bytes]) -> list[str]:
+    return [base64.b64encode(item).decode() for item in path]
