@@ -139,7 +139,7 @@ def system(name: str, *processes: str, **env: str) -> Iterator[System]:
     """The ledger's processes on the database `name`, as bin/up starts them."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         running = System(name, Path(folder))
-        running.env |= {"LEDGER_PIN_WORKERS": "1", **env}
+        running.env |= env
         running.manage("demo", "--password", "correct horse battery", "--rows", "1")
         running.manage("collectstatic", "--noinput")
         running.start(*processes)

@@ -49,12 +49,17 @@ class System:
             + f"/{database}",
             "LEDGER_REDIS_PREFIX": f"f{name}",
             "LEDGER_TOPIC": f"ledger.events.{name}",
+            "LEDGER_SEALS_TOPIC": f"ledger.seals.{name}",
+            "LEDGER_SEAL_KEYS": str(folder / "seal.key"),
+            "LEDGER_WITNESS": str(folder / "witness"),
+            "LEDGER_PIN_WORKERS": "1",
             "CELERY_QUEUE": f"q{name}",
         }
         self.commands = local.processes(self.port, sys.executable)
         index = self.commands["beat"].index("--schedule") + 1
         self.commands["beat"][index] = str(folder / "beat")
         self.children: dict[str, local.Child] = {}
+        self.seal_key = self.manage("seal_key", "test/ledger", str(folder / "seal.key")).strip()
 
     def start(self, *names: str) -> None:
         """Start processes, all of them by default."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import threading
 import time
@@ -19,6 +20,7 @@ from django.core.management import call_command
 from playwright.sync_api import Browser, Page, sync_playwright
 from redis import Redis
 
+from audit import verify
 from ledger.api.serializers import account_id_of_reference
 from tests.flows.conftest import PASSWORD
 from tests.system import System, wait_for
@@ -364,6 +366,48 @@ def _topic_positions(system: System) -> list[int]:
             positions.append(json.loads(message.value() or b"")["position"])
     consumer.close()
     return sorted(positions)
+
+
+def test_seals_follow_the_log_and_lie_outside(
+    system: System, client: Client, tmp_path: Path
+) -> None:
+    """Within seconds of a command: sealed, on the topic, at the witness; its receipt holds."""
+    account = client.open("10.00")
+    opened = client.get(f"accounts/{account}/events")["data"][0]
+    command_id = opened["metadata"]["command_id"]
+
+    def sealed() -> bool:
+        return bool(client.get("seal")["size"] >= opened["position"])
+
+    wait_for(sealed, "the seal", 10)
+    path = tmp_path / "receipt.json"
+    path.write_text(json.dumps(client.get(f"commands/{command_id}/receipt")))
+    assert verify.main([str(path), "--key", system.seal_key]) == 0
+    said = system.manage("verify", "--witness", system.env["LEDGER_WITNESS"])
+    assert "all hold" in said
+    if not system.env.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return
+    consumer = Consumer(
+        {"bootstrap.servers": system.env["KAFKA_BOOTSTRAP_SERVERS"], "group.id": uuid4().hex}
+    )
+    consumer.assign([TopicPartition(system.env["LEDGER_SEALS_TOPIC"], 0, 0)])
+    key = verify.read_key(system.seal_key)
+    published = 0
+    while published < opened["position"]:
+        [message] = consumer.consume(1, 15)
+        assert message.error() is None
+        size, _ = verify.read_note((message.value() or b"").decode(), key, "the seal")
+        assert size > published
+        published = size
+    consumer.close()
+
+
+def test_web_workers_keep_to_a_cpu_each(system: System) -> None:
+    parent = system.children["web"].process.pid
+    workers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    places = [os.sched_getaffinity(int(pid)) for pid in workers]
+    assert [len(place) for place in places] == [1, 1]
+    assert len(set.union(*places)) == min(2, len(os.sched_getaffinity(0)))
 
 
 def test_processes_stop_gracefully_without_an_unknown_command(
