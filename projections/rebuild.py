@@ -211,9 +211,12 @@ def _build_account(
     at_old: Account | None = None
     met: RecordedEvent | None = None
     for chunk in _chunks(events):
-        if old is not None and account.version < old.account.version <= chunk[-1].version:
-            at_old = _fold_until(account, chunk, old.account.version)
         change = balances.project(account, chunk)
+        if old is not None and account.version < old.account.version <= change.account.version:
+            is_end = old.account.version == change.account.version
+            at_old = (
+                change.account if is_end else _fold_until(account, chunk, old.account.version)
+            )
         account = change.account
         if redis_store.apply(generation, [(change, change.before_version)]) != [-1]:
             met = chunk[-1]
