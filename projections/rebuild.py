@@ -214,9 +214,7 @@ def _build_account(
         change = balances.project(account, chunk)
         if old is not None and account.version < old.account.version <= change.account.version:
             is_end = old.account.version == change.account.version
-            at_old = (
-                change.account if is_end else _fold_until(account, chunk, old.account.version)
-            )
+            at_old = change.account if is_end else _fold_until(account, chunk, old.account.version)
         account = change.account
         if redis_store.apply(generation, [(change, change.before_version)]) != [-1]:
             met = chunk[-1]
