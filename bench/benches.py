@@ -558,6 +558,14 @@ def _scan(name: str) -> float:
     return count / (time.perf_counter() - start)
 
 
+def verify(options: Options) -> Iterator[Result]:
+    """``manage.py verify`` of a whole log: hashes, tree, commands, versions, heads, snapshots."""
+    with h.database("verify") as name:
+        h.fill(name, ACCOUNTS, options.events // ACCOUNTS)
+        runs = medians(options.rounds, verify=lambda: h.verify(name))
+    yield Result("verify", median(runs["verify"]), "events/s", reach=50_000, runs=runs["verify"])
+
+
 def growth(options: Options) -> Iterator[Result]:
     """Append and time travel on a log of 10,000 events and on a grown one."""
     from ledger.bus import CommandBus
@@ -663,6 +671,7 @@ BENCHES = {
     "peer": peer,
     "time_travel": time_travel,
     "rebuild": rebuild,
+    "verify": verify,
     "growth": growth,
     "soak": soak,
 }

@@ -71,10 +71,18 @@ def _change(account: Account, events: list[RecordedEvent]) -> Change:
     """What `events` do to `account`, at most CHUNK_MAX of them.
 
     A hole before them is filled from the event store, which then stands for the feed.
+
+    Raises:
+        StateIncompleteError: an event is newer than this code, or the log does not have the hole.
     """
     if events[0].version != account.version + 1:
         log.info("account %s: reading versions after %d", account.account_id, account.version)
         events = store.read_stream(account.account_id, after=account.version, limit=CHUNK_MAX)
+        if not events:
+            raise StateIncompleteError(
+                f"the feed has events that the log has not after version {account.version}: the "
+                "database was restored to an earlier state; see docs/operations.md, restore"
+            )
     return project(account, events[:CHUNK_MAX])
 
 

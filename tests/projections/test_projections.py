@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not re-exported
@@ -355,6 +356,21 @@ class TestProjector:
         world(c.Deposit(account_id=accounts[0], amount=100, currency="EUR"))
         settle(projector)
         assert_redis_equals_replay()
+
+    def test_a_feed_ahead_of_a_restored_log_parks_its_account_only(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        """The topic has what a restored database lost: named, not crashed on."""
+        lost, fine = world.open(balance=100), world.open(balance=100)
+        settle(new_projector())
+        [event] = store.read_stream(lost, after=1)
+        ahead = msgspec.structs.replace(event, version=9, position=10**6)
+        world(c.Deposit(account_id=fine, amount=1, currency="EUR"))
+        live, _ = redis_store.generations()
+        apply.apply_events(live, [ahead, store.read_stream(fine)[-1]])
+        assert "restored to an earlier state" in redis_store.parked(live)[lost]
+        assert queries.account(fine).account.balance == 101
+        assert queries.account(lost).account.balance == 100
 
     def test_redis_that_went_back_in_time_is_noticed(
         self, world: Sender, new_projector: Projectors
