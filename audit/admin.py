@@ -7,10 +7,10 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from audit.models import Seal
+from audit.models import Pass, Seal
 from audit.timeline import NAMES, timeline_of
 from ledger.admin_base import ReadOnlyAdmin
 from ledger.errors import LedgerError
@@ -59,6 +59,46 @@ class SealAdmin(ReadOnlyAdmin):
     def root_hex(self, seal: Seal) -> str:
         """The root in hex."""
         return bytes(seal.root).hex()
+
+
+@admin.register(Pass)
+class PassAdmin(ReadOnlyAdmin):
+    """What the continuous checker covered and found."""
+
+    list_display = (
+        "__str__",
+        "started_at",
+        "finished_at",
+        "position",
+        "accounts",
+        "seals",
+        "found",
+    )
+    fields = (
+        "started_at",
+        "finished_at",
+        "end",
+        "position",
+        "accounts",
+        "seals",
+        "found",
+        "listed",
+    )
+    exact_search = (("id", int),)
+    search_help_text = "The number of a verification"
+
+    @admin.display(description="findings")
+    def found(self, run: Pass) -> str:
+        """How many, or that it is not over."""
+        if run.findings_total:
+            return f"{run.findings_total} WRONG"
+        return "none" if run.finished_at else "none yet"
+
+    @admin.display(description="what is wrong")
+    def listed(self, run: Pass) -> SafeString:
+        """Each finding on a line."""
+        lines = [(f"{item['row']}, {item['column']}: {item['problem']}",) for item in run.findings]
+        return format_html_join("", "<p>{}</p>", lines) or format_html("nothing")
 
 
 @admin.register(Account)

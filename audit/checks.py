@@ -22,7 +22,7 @@ from ledger.errors import StateIncompleteError
 Progress = Callable[[int, int], None]
 FINDINGS_MAX = 100
 ACCOUNTS_AT_ONCE = 500
-_FIRST = "00000000-0000-0000-0000-000000000000"
+FIRST_ACCOUNT = "00000000-0000-0000-0000-000000000000"
 CONTENT = (
     "account_id, version, type, schema_version, payload, metadata, effective_at or recorded_at"
 )
@@ -55,36 +55,62 @@ class Report(msgspec.Struct, kw_only=True):
             self.findings.append(Finding(row=row, column=column, problem=problem))
 
 
+class LogPass:
+    """One pass along the log up to `end`, a page at a time, so that it can be laid down and resumed."""
+
+    def __init__(
+        self,
+        report: Report,
+        end: int,
+        *,
+        growing: merkle.Growing | None = None,
+        before: datetime | None = None,
+        witness: Sequence[seals.Witnessed] = (),
+    ) -> None:
+        self.report = report
+        self.end = end
+        self.growing = growing or merkle.Growing()
+        self.before = before
+        self.sealed = _Sealed(report, witness)
+        self.is_done = False
+
+    def step(self) -> None:
+        """Check the next page; after the last one, what concerns the whole."""
+        growing, report = self.growing, self.report
+        if growing.size >= self.end:
+            self.sealed.check_ahead(self.end)
+            _check_command_counts(report, self.end)
+            self.is_done = True
+            return
+        page = store.read_log(after=growing.size, until=self.end)
+        kept = _kept_nodes(growing.size, growing.size + store.PAGE)
+        self.sealed.load(growing.size, min(growing.size + store.PAGE, self.end))
+        for event in page:
+            if event.position != growing.size + 1:
+                break
+            _check_event(report, event, self.before)
+            self.before = event.recorded_at
+            for level, index, found in growing.add(event.leaf_hash):
+                _check_node(report, level, index, found, kept)
+            self.sealed.check(growing)
+        if not page or growing.size < page[-1].position:
+            # Every leaf from here on would stand in a wrong place.
+            report.add(f"event {growing.size + 1}", "position", "the event is missing")
+            self.is_done = True
+            return
+        _check_commands(report, page[0].position, page[-1].position)
+        report.events = growing.size
+
+
 def check_log(
     *, witness: Sequence[seals.Witnessed] = (), progress: Progress = lambda _done, _total: None
 ) -> Report:
     """Along the log from its first event to its end as of now; `witness` are seals kept outside."""
-    report = Report()
-    end = store.last_position()
-    growing = merkle.Growing()
-    sealed = _Sealed(report, end, witness)
-    before: datetime | None = None
-    while growing.size < end:
-        page = store.read_log(after=growing.size, until=end)
-        kept = _kept_nodes(growing.size, growing.size + store.PAGE)
-        for event in page:
-            if event.position != growing.size + 1:
-                break
-            _check_event(report, event, before)
-            before = event.recorded_at
-            for level, index, found in growing.add(event.leaf_hash):
-                _check_node(report, level, index, found, kept)
-            sealed.check(growing)
-        if not page or growing.size < page[-1].position:
-            # Every leaf from here on would stand in a wrong place.
-            report.add(f"event {growing.size + 1}", "position", "the event is missing")
-            return report
-        _check_commands(report, page[0].position, page[-1].position)
-        report.events = growing.size
-        progress(growing.size, end)
-    sealed.check_ahead()
-    _check_command_counts(report, end)
-    return report
+    whole = LogPass(Report(), store.last_position(), witness=witness)
+    while not whole.is_done:
+        whole.step()
+        progress(whole.report.events, whole.end)
+    return whole.report
 
 
 def _check_event(report: Report, event: RecordedEvent, before: datetime | None) -> None:
@@ -125,20 +151,26 @@ def _check_node(
 class _Sealed:
     """Compares the growing tree with every seal, stored ones and those of the witness."""
 
-    def __init__(self, report: Report, end: int, witness: Sequence[seals.Witnessed]) -> None:
+    def __init__(self, report: Report, witness: Sequence[seals.Witnessed]) -> None:
         self.report = report
-        self.end = end
         self.keys = seals.public_keys()
-        stored = [
-            (item.size, "seal", item.note, bytes(item.root))
-            for item in Seal.objects.order_by("size").iterator()
+        self.witness = witness
+        self.waiting: list[tuple[int, str, str, bytes]] = []
+
+    def load(self, after: int, until: int) -> None:
+        """The seals of more than `after` and at most `until` events are next."""
+        rows = Seal.objects.filter(size__gt=after, size__lte=until)
+        stored = [(item.size, "seal", item.note, bytes(item.root)) for item in rows]
+        outside = [
+            (item.size, "witnessed seal", item.note, b"")
+            for item in self.witness
+            if after < item.size <= until
         ]
-        outside = [(item.size, "witnessed seal", item.note, b"") for item in witness]
         self.waiting = sorted(stored + outside)[::-1]
 
     def check(self, growing: merkle.Growing) -> None:
         """Every seal of just this size."""
-        while self.waiting and self.waiting[-1][0] <= growing.size:
+        while self.waiting and self.waiting[-1][0] == growing.size:
             size, kind, note, root = self.waiting.pop()
             self.report.seals += 1
             row = f"{kind} of {size} events"
@@ -154,12 +186,19 @@ class _Sealed:
                     row, "root", f"the first {size} events no longer have the root that was signed"
                 )
 
-    def check_ahead(self) -> None:
-        """Seals of more events than there are."""
-        for size, kind, _, _ in reversed(self.waiting):
-            self.report.add(
-                f"{kind} of {size} events", "size", f"the log ends at {self.end}: its tail is gone"
-            )
+    def check_ahead(self, end: int) -> None:
+        """Seals of more events than there are, however much the log has grown meanwhile."""
+        ahead = [
+            ("seal", size)
+            for size in Seal.objects.filter(size__gt=end).values_list("pk", flat=True)
+        ]
+        ahead += [("witnessed seal", item.size) for item in self.witness if item.size > end]
+        last = store.last_position()
+        for kind, size in sorted(ahead, key=lambda item: item[1]):
+            if size > last:
+                self.report.add(
+                    f"{kind} of {size} events", "size", f"the log ends at {last}: its tail is gone"
+                )
 
 
 def _check_commands(report: Report, first: int, last: int) -> None:
@@ -177,17 +216,30 @@ def _check_command_counts(report: Report, end: int) -> None:
 def check_accounts(*, progress: Progress = lambda _done, _total: None) -> Report:
     """Account by account: versions without a gap, heads and snapshots equal to a replay."""
     report = Report()
-    for account_id in store.accounts_without_head():
-        report.add(f"head of {account_id}", "id", "is missing")
-    total, after = store.count_accounts(), _FIRST
-    while ids := store.account_ids_after(after, ACCOUNTS_AT_ONCE):
-        states = _States(report, ids)
-        for account_id, events in groupby(store.read_streams(ids), key=lambda e: e.account_id):
-            states.check(account_id, events)
-        after = ids[-1]
-        report.accounts += len(ids)
+    check_heads_exist(report)
+    total, after = store.count_accounts(), FIRST_ACCOUNT
+    while after:
+        after = check_accounts_after(report, after)
         progress(report.accounts, max(total, report.accounts))
     return report
+
+
+def check_heads_exist(report: Report) -> None:
+    """Every account that has events has a head."""
+    for account_id in store.accounts_without_head():
+        report.add(f"head of {account_id}", "id", "is missing")
+
+
+def check_accounts_after(report: Report, after: str, limit: int = ACCOUNTS_AT_ONCE) -> str:
+    """Check the next accounts; returns the last of them, empty when there were none."""
+    ids = store.account_ids_after(after, limit)
+    if not ids:
+        return ""
+    states = _States(report, ids)
+    for account_id, events in groupby(store.read_streams(ids), key=lambda e: e.account_id):
+        states.check(account_id, events)
+    report.accounts += len(ids)
+    return ids[-1]
 
 
 class _States:

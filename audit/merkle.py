@@ -104,30 +104,33 @@ def consistency_proof(reader: Reader, earlier: int, later: int) -> list[bytes]:
 
 
 class Growing:
-    """The root of a tree that grows leaf by leaf; keeps one hash per bit of its size."""
+    """The root of a tree that grows leaf by leaf; keeps one hash per bit of its size.
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._peaks: list[tuple[int, bytes]] = []
+    `peaks`, the heights and hashes of its complete subtrees, are all there is to go on from.
+    """
+
+    def __init__(self, size: int = 0, peaks: Sequence[tuple[int, bytes]] = ()) -> None:
+        self.size = size
+        self.peaks = list(peaks)
 
     def add(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
         """Add a leaf hash; returns the nodes to be kept that it completes: (level, index, hash)."""
         self.size += 1
         height, found = 0, leaf
         kept: list[tuple[int, int, bytes]] = []
-        while self._peaks and self._peaks[-1][0] == height:
-            found = node_hash(self._peaks.pop()[1], found)
+        while self.peaks and self.peaks[-1][0] == height:
+            found = node_hash(self.peaks.pop()[1], found)
             height += 1
             if height % TILE_HEIGHT == 0:
                 kept.append((height // TILE_HEIGHT, (self.size >> height) - 1, found))
-        self._peaks.append((height, found))
+        self.peaks.append((height, found))
         return kept
 
     def root(self) -> bytes:
         """The root so far."""
-        if not self._peaks:
+        if not self.peaks:
             return EMPTY_ROOT
-        *rest, (_, found) = self._peaks
+        *rest, (_, found) = self.peaks
         for _, left in reversed(rest):
             found = node_hash(left, found)
         return found

@@ -34,3 +34,27 @@ class Seal(models.Model):
 
     def __str__(self) -> str:
         return f"seal of {self.size} events"
+
+
+class Pass(models.Model):
+    """One pass of the continuous checker over everything; disposable, the events are the truth."""
+
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    end = models.BigIntegerField()
+    position = models.BigIntegerField(default=0)
+    peaks = models.JSONField(default=list)
+    before = models.DateTimeField(null=True)
+    log_done = models.BooleanField(default=False)
+    last_account = models.TextField(default="")
+    accounts = models.IntegerField(default=0)
+    seals = models.IntegerField(default=0)
+    findings = models.JSONField(default=list)
+    findings_total = models.IntegerField(default=0)
+
+    class Meta:
+        verbose_name = "verification"
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"verification of {self.end} events"

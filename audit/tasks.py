@@ -1,13 +1,16 @@
-"""Celery's part of sealing."""
+"""Celery's part of sealing and verifying."""
 
 import logging
 from typing import Any
 
 from celery import current_app, shared_task
 
-from audit import seals
+from audit import checker, seals
 
 log = logging.getLogger(__name__)
+
+CHECK_BUDGET_SECONDS = 0.25
+"""Of every five seconds: a twentieth of a core, three thousand events a second."""
 
 
 @shared_task(name="audit.seal")
@@ -25,3 +28,9 @@ def seal(**_: Any) -> None:
             kwargs={"size": newest.size, "note": newest.note},
             expires=5,
         )
+
+
+@shared_task(name="audit.check")
+def check(**_: Any) -> None:
+    """A slice of the continuous verification."""
+    checker.work(budget_seconds=CHECK_BUDGET_SECONDS)

@@ -123,6 +123,7 @@ LEDGER_SEALS_TOPIC = env.str("LEDGER_SEALS_TOPIC", default="ledger.seals")
 LEDGER_SEAL_KEYS = env.list("LEDGER_SEAL_KEYS", default=[])  # files of private keys
 LEDGER_SEAL_OLD_KEYS = env.list("LEDGER_SEAL_OLD_KEYS", default=[])  # public keys, retired
 LEDGER_WITNESS = env.str("LEDGER_WITNESS", default="")  # a directory or a URL
+LEDGER_CHECK_PAUSE_SECONDS = env.int("LEDGER_CHECK_PAUSE_SECONDS", default=60)
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
@@ -140,6 +141,7 @@ CELERY_BEAT_SCHEDULE = {
     "watch": {"task": "projections.watch", "schedule": 5.0, "options": {"expires": 5.0}},
     "holds": {"task": "ledger.expire_holds", "schedule": 5.0, "options": {"expires": 5.0}},
     "seal": {"task": "audit.seal", "schedule": 2.0, "options": {"expires": 2.0}},
+    "check": {"task": "audit.check", "schedule": 5.0, "options": {"expires": 5.0}},
     "imports": {"task": "ledger.resume_imports", "schedule": 30.0, "options": {"expires": 30.0}},
 }
 

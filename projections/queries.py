@@ -8,7 +8,6 @@ import logging
 import math
 import threading
 import time
-from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -93,27 +92,46 @@ class _Compass:
 _compass = _Compass()
 
 
-@lru_cache(maxsize=4096)
-def _entry_at(generation: str, account_id: str, _complete: int) -> redis_store.Entry:
-    """The account's entry. While the projections stand still it need not be fetched again.
+ENTRIES_KEPT = 4096
 
-    Raises:
-        KeyError: there is none to be trusted; that is not kept.
+
+class _Entries:
+    """Entries as fetched while the projections stood at a position: they need not be fetched again.
+
+    Of two that were fetched at the same position the newer one stays, so that no reader goes back.
     """
-    entry = redis_store.read(generation, account_id)
-    if entry is None:
-        raise KeyError(account_id)
-    return entry
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[int, redis_store.Entry]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, generation: str, account_id: str, complete: int) -> redis_store.Entry | None:
+        """The account's entry, if there is one that can be trusted."""
+        key = (generation, account_id)
+        known = self._known.get(key)
+        if known is not None and known[0] == complete:
+            return known[1]
+        entry = redis_store.read(generation, account_id)
+        if entry is None:
+            return None
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None and known[0] == complete:
+                entry = max(known[1], entry, key=lambda item: item.account.version)
+            elif len(self._known) >= ENTRIES_KEPT:
+                self._known.clear()
+            self._known[key] = (complete, entry)
+        return entry
+
+
+_entries = _Entries()
 
 
 def _projected(account_id: str) -> tuple[_Bearings, redis_store.Entry | None]:
     """Where the projections are, and the account's entry."""
-    bearings = _NOWHERE
     try:
         bearings = _compass.bearings()
-        return bearings, _entry_at(bearings.live, account_id, bearings.complete)
-    except KeyError:
-        return bearings, None
+        return bearings, _entries.get(bearings.live, account_id, bearings.complete)
     except redis_store.UNAVAILABLE as error:
         log.warning("Redis is away, the event store answers: %s", error)
         return _NOWHERE, None

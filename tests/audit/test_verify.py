@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 from django.db import connection
+from django.test import Client
 
-from audit import checks, notes, proofs, seals, verify
-from audit.models import Node, Seal
+from audit import checker, checks, notes, proofs, seals, verify
+from audit.models import Node, Pass, Seal
 from ledger import codec, store
 from ledger.domain import commands as c
 from ledger.errors import BusyError, NotFoundError
-from tests.conftest import Api, Sender, superuser
+from tests.conftest import Api, Sender, superuser, user_with
 
 NAME = "example.org/ledger"
 EVENT_TABLES = ("ledger_event", "ledger_command", "audit_seal", "audit_node")
@@ -303,6 +304,56 @@ class TestTampering:
 CHANGE_OF_HISTORY = (
     "UPDATE ledger_event SET payload = payload || '{\"amount\": 77}' WHERE position = 2"
 )
+
+
+class TestContinuousChecker:
+    def run(self) -> Pass:
+        """Slices too short for more than one step, until a pass is over."""
+        while True:
+            current = checker.work(budget_seconds=0)
+            assert current is not None
+            if current.finished_at is not None:
+                return current
+
+    def test_covers_everything_in_slices_and_begins_again(
+        self, accounts: list[str], send_own: Sender, settings: Any
+    ) -> None:
+        settings.LEDGER_CHECK_PAUSE_SECONDS = 0
+        first = self.run()
+        assert (first.position, first.accounts) == (first.end, 4)
+        assert (first.seals, first.findings) == (2, [])
+        move(send_own, accounts, 1200, seed=4)
+        seals.seal()
+        second = checker.work(budget_seconds=0)
+        assert second is not None
+        move(send_own, accounts, 20, seed=5)  # grows, and is sealed, under the pass
+        seals.seal()
+        done = self.run()
+        assert done.pk == second.pk
+        assert (done.position, done.seals, done.findings) == (done.end, 3, [])
+        settings.LEDGER_CHECK_PAUSE_SECONDS = 3600
+        assert checker.work(budget_seconds=0) is None
+
+    def test_finds_what_was_changed_behind_it_in_the_next_pass(
+        self, tamper: Tamper, accounts: list[str], settings: Any
+    ) -> None:
+        settings.LEDGER_CHECK_PAUSE_SECONDS = 0
+        assert self.run().findings == []
+        tamper(CHANGE_OF_HISTORY)
+        tamper('UPDATE ledger_account SET state = state || \'{"holder": "x"}\'')
+        found = self.run()
+        rows = [finding["row"] for finding in found.findings]
+        assert rows[0] == "event 2"
+        assert {f"head of {account}" for account in accounts} < set(rows)
+        page = Client()
+        page.force_login(user_with("auditor"))
+        assert f"{found.findings_total} WRONG".encode() in page.get("/admin/audit/pass/").content
+        assert b"event 2" in page.get(f"/admin/audit/pass/{found.pk}/change/").content
+
+    def test_only_one_checks_at_a_time(self, accounts: list[str]) -> None:
+        with superuser(str(connection.settings_dict["NAME"])) as other:
+            other.execute("SELECT pg_advisory_lock(%s)", [checker.LOCK])
+            assert checker.work(budget_seconds=1) is None
 
 
 def test_the_command_finds_the_first_wrong_row(tamper: Tamper, settings: Any) -> None:

@@ -63,7 +63,11 @@ def without_memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReque
     """Reads ask every time, but where a test is about what they keep."""
     if request.node.get_closest_marker("memory") is None:
         monkeypatch.setattr(queries, "BEARINGS_SECONDS", -1.0)
-        monkeypatch.setattr(queries, "_entry_at", queries._entry_at.__wrapped__)
+        monkeypatch.setattr(
+            queries._entries,
+            "get",
+            lambda generation, account, _: redis_store.read(generation, account),
+        )
 
 
 def settle(projector: Projector) -> None:

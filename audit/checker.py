@@ -1,0 +1,85 @@
+"""The continuous checker: the passes of `checks`, a slice at a time, for ever.
+
+A pass covers what was there when it began; the next begins after a pause. So a change of anything
+stored is found within two passes, however old the row is. The admin shows the passes.
+"""
+
+import logging
+import time
+from datetime import timedelta
+
+import msgspec
+from django.conf import settings
+
+from audit import checks, merkle
+from audit.models import Pass
+from ledger import store
+
+log = logging.getLogger(__name__)
+
+LOCK = 7021996118261
+"""The advisory lock of the one checker at work."""
+ACCOUNTS_AT_ONCE = 50
+PASSES_KEPT = 100
+
+
+def work(*, budget_seconds: float) -> Pass | None:
+    """Go on with the pass at hand, or begin one if it is time; the pass, or None if it is not."""
+    with store.single_flight(LOCK) as got:
+        current = _current() if got else None
+        if current is None:
+            return None
+        report = checks.Report(
+            events=current.position,
+            accounts=current.accounts,
+            seals=current.seals,
+            findings=msgspec.convert(current.findings, list[checks.Finding]),
+            findings_total=current.findings_total,
+        )
+        known = current.findings_total
+        _advance(current, report, time.monotonic() + budget_seconds)
+        current.accounts, current.seals = report.accounts, report.seals
+        current.findings = msgspec.to_builtins(report.findings)
+        current.findings_total = report.findings_total
+        current.save()
+        for finding in report.findings[known:]:
+            log.error("verification: %s", finding)
+        return current
+
+
+def _current() -> Pass | None:
+    newest = Pass.objects.first()
+    if newest is not None:
+        if newest.finished_at is None:
+            return newest
+        pause = timedelta(seconds=settings.LEDGER_CHECK_PAUSE_SECONDS)
+        if store.clock() < newest.finished_at + pause:
+            return None
+        Pass.objects.filter(pk__lte=newest.pk - PASSES_KEPT).delete()
+    return Pass.objects.create(started_at=store.clock(), end=store.last_position())
+
+
+def _advance(current: Pass, report: checks.Report, deadline: float) -> None:
+    along = checks.LogPass(
+        report,
+        current.end,
+        growing=merkle.Growing(
+            current.position, [(height, bytes.fromhex(peak)) for height, peak in current.peaks]
+        ),
+        before=current.before,
+    )
+    while current.finished_at is None:
+        if not current.log_done:
+            along.step()
+            current.log_done = along.is_done
+        elif not current.last_account:
+            checks.check_heads_exist(report)
+            current.last_account = checks.FIRST_ACCOUNT
+        else:
+            last = checks.check_accounts_after(report, current.last_account, ACCOUNTS_AT_ONCE)
+            current.last_account = last or current.last_account
+            current.finished_at = None if last else store.clock()
+        if time.monotonic() >= deadline:
+            break
+    current.position, current.before = along.growing.size, along.before
+    current.peaks = [[height, peak.hex()] for height, peak in along.growing.peaks]
