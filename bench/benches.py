@@ -5,6 +5,7 @@ import io
 import json
 import random
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def commands(options: Options) -> Iterator[Result]:
         def single(label: str) -> float:
             running.wait_caught_up()
             found = h.wrk(
-                running.url, options.seconds, "deposit.lua", token, uuid4().hex, str(files[label])
+                running.url, options.seconds, "accounts.lua", token, uuid4().hex, str(files[label])
             )
             assert not found["refused"], found
             latencies[label].append(found)
@@ -162,13 +163,15 @@ def reads(options: Options) -> Iterator[Result]:
 
         def account() -> float:
             running.wait_caught_up()
-            found = h.wrk(running.url, options.seconds, "account.lua", token, "-", str(path))
+            found = h.wrk(running.url, options.seconds, "accounts.lua", token, "read", str(path))
             assert not found["refused"], found
             return float(found["rate"])
 
         def busy() -> float:
             with _load(running, token, ids, per_second=200):
-                found = h.wrk(running.url, options.seconds, "account.lua", token, "-", str(path))
+                found = h.wrk(
+                    running.url, options.seconds, "accounts.lua", token, "read", str(path)
+                )
             assert not found["refused"], found
             return float(found["rate"])
 
@@ -286,7 +289,7 @@ def bulk(options: Options) -> Iterator[Result]:
             verdicts.append(h.check_log(name))
         return verdicts[-1]["events"] / seconds
 
-    path = Path("/tmp") / f"bench-{uuid4().hex}.csv"
+    path = Path(tempfile.gettempdir()) / f"bench-{uuid4().hex}.csv"
     settings = imports.Options(
         source="bench", currency="EUR", overdraft_limit=0, skip_bad_rows=False
     )
@@ -641,7 +644,7 @@ def soak(options: Options) -> Iterator[Result]:
         sent, start = 0.0, time.monotonic()
         try:
             while sent < options.soak:
-                found = h.wrk(running.url, 10, "deposit.lua", token, uuid4().hex, str(path))
+                found = h.wrk(running.url, 10, "accounts.lua", token, uuid4().hex, str(path))
                 assert not found["refused"], found
                 sent += found["rate"] * 10
         finally:
