@@ -218,8 +218,8 @@ def _resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def verify(name: str) -> float:
-    """Verify a whole log with ``manage.py verify``; events per second.
+def verify(name: str, running: System | None = None) -> float:
+    """Verify a whole log with ``manage.py verify``, the seals too; events per second.
 
     Raises:
         AssertionError: something does not hold; says what.
@@ -248,7 +248,7 @@ def check_log(name: str, running: System | None = None) -> dict[str, Any]:
 
     if running is not None:
         running.wait_caught_up()
-    verify(name)
+    verify(name, running)
     with ledger_on(name):
         events = store.last_position()
         for currency in trial_balance(events):
