@@ -463,9 +463,9 @@ def _time_travel(name: str, count: int, accounts: int = 1) -> list[float]:
     dice = random.Random(7)
     found: list[float] = []
     with h.ledger_on(name):
-        [first] = store.read_log(after=0, limit=1)
+        [last_opened] = store.read_log(after=accounts - 1, limit=1)
         [last] = store.read_log(after=store.last_position() - 1, limit=1)
-        opened = first.recorded_at + (last.recorded_at - first.recorded_at) / 100
+        opened = last_opened.recorded_at
         for number in range(count + 50):
             moment = opened + (last.recorded_at - opened) * dice.random()
             account = h.account_id(dice.randrange(accounts))

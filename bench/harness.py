@@ -227,7 +227,7 @@ def verify(name: str, running: System | None = None) -> float:
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "manage.py", "verify", "--json"],
-        cwd=ROOT, env={**os.environ, "DATABASE_URL": url_of(name, "DATABASE_URL")},
+        cwd=ROOT, env={**(running.env if running else os.environ), "DATABASE_URL": url_of(name, "DATABASE_URL")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
