@@ -13,9 +13,7 @@ from rest_framework.response import Response
 from audit import proofs
 from ledger import access, errors, handlers, store
 from ledger.api.schema import READ_PROBLEMS
-from ledger.api.serializers import canonical_uuid
-from ledger.api.views import LedgerView, integer, query
-from ledger.models import Command
+from ledger.api.views import LedgerView, integer, query, visible_command
 from ledger.roles import actions_of
 
 SEALED = {200: OpenApiTypes.OBJECT, **READ_PROBLEMS}
@@ -70,16 +68,12 @@ class ReceiptView(LedgerView):
     def get(self, request: Request, command_id: str) -> Response:
         """Its events, their proofs and the seal, as a file for ``verify.py``."""
         query(request, [])
-        command_id = canonical_uuid(command_id, field="command_id")
-        row = Command.objects.filter(pk=command_id).first()
-        may_read = "read" in actions_of(request.user)
-        own = row is not None and row.sender == access.sender_of(request.user)
-        if row is None or not (own or may_read):
-            raise errors.NotFoundError(f"command {command_id} does not exist")
+        row = visible_command(request, command_id)
+        command_id = str(row.id)
         if row.first_position is None or row.last_position is None:
             raise errors.NotFoundError("the command was refused: it has no events to prove")
         events = store.read_range(row.first_position, row.last_position)
-        if not may_read:
+        if "read" not in actions_of(request.user):
             shown = {
                 event.account_id
                 for event in access.visible(request.user, handlers.outcome_of(command_id)).events

@@ -6,8 +6,6 @@ Everything here is JSON that ``audit/verify.py`` checks with nothing but the pub
 import base64
 from typing import Any
 
-import msgspec
-
 from audit import merkle, seals
 from audit.models import Seal
 from ledger import codec
@@ -83,7 +81,7 @@ def receipt(command_id: str, events: list[RecordedEvent]) -> dict[str, Any]:
             {
                 "position": event.position,
                 "recorded_at": codec.format_time(event.recorded_at),
-                "content": content_of(event),
+                "content": codec.content_of(event).decode(),
                 "proof": _as_text(merkle.inclusion_proof(tree, event.position - 1, seal.size)),
             }
             for event in events
@@ -91,21 +89,6 @@ def receipt(command_id: str, events: list[RecordedEvent]) -> dict[str, Any]:
         "seal": seal.note,
         "public_keys": seals.public_keys(),
     }
-
-
-def content_of(event: RecordedEvent) -> str:
-    """The canonical JSON that the event's digest covers, as text."""
-    return codec.canonical(
-        {
-            "account_id": event.account_id,
-            "version": event.version,
-            "type": event.type,
-            "schema_version": event.schema_version,
-            "payload": msgspec.json.decode(event.payload),
-            "metadata": event.metadata,
-            "effective_at": codec.format_time(event.effective_at),
-        }
-    ).decode()
 
 
 def _as_text(path: list[bytes]) -> list[str]:

@@ -64,8 +64,9 @@ def extend(end: int) -> None:
     level, complete = 1, end // merkle.TILE
     while complete:
         first = level * KEY_OF_LEVEL
-        last = Node.objects.filter(level=level).aggregate(last=Max("index"))["last"]
-        for start in range(0 if last is None else last + 1, complete, TILES_AT_ONCE):
+        kept = Node.objects.filter(key__gte=first, key__lt=first + KEY_OF_LEVEL)
+        last = kept.aggregate(last=Max("key"))["last"]  # by the key's index, however many there are
+        for start in range(0 if last is None else last - first + 1, complete, TILES_AT_ONCE):
             stop = min(start + TILES_AT_ONCE, complete)
             below = tree.hashes(level - 1, start * merkle.TILE, stop * merkle.TILE)
             Node.objects.bulk_create(

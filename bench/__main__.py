@@ -44,7 +44,7 @@ def main() -> int:
             continue
         for result in found:
             print(f"  {line_of(as_json(result))}", flush=True)
-        if not given.quick:
+        if options.keeps:
             keep(name, found)
     return int(failed)
 

@@ -28,6 +28,7 @@ class Options:
     """How long and how large; `quick` is for trying the benchmarks, not for figures."""
 
     def __init__(self, *, quick: bool, full: bool) -> None:
+        self.keeps = not quick
         self.rounds = 1 if quick else 3
         self.seconds = 2 if quick else 8
         self.events = 50_000 if quick else 1_000_000
@@ -652,10 +653,11 @@ def soak(options: Options) -> Iterator[Result]:
             watcher.join()
         seconds = time.monotonic() - start
         verdict = h.check_log(name, running)
-    with (h.HERE / "soak.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(samples[0]))
-        writer.writeheader()
-        writer.writerows({k: round(v, 1) for k, v in sample.items()} for sample in samples)
+    if options.keeps:
+        with (h.HERE / "soak.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(samples[0]))
+            writer.writeheader()
+            writer.writerows({k: round(v, 1) for k, v in sample.items()} for sample in samples)
     third = len(samples) // 3
     for process in samples[0]:
         middle = statistics.fmean(sample[process] for sample in samples[third : 2 * third])

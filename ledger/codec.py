@@ -103,7 +103,7 @@ def format_time(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def digest(
+def content(
     *,
     account_id: str,
     version: int,
@@ -113,23 +113,26 @@ def digest(
     metadata: Any,
     effective_at: str,
 ) -> bytes:
-    """SHA-256 of what an event says, computed before it has a position.
+    """The canonical JSON of what an event says, known before it has a position.
 
     `effective_at` as `format_time` spells it.
     """
-    return hashlib.sha256(
-        canonical(
-            {
-                "account_id": account_id,
-                "version": version,
-                "type": event_type,
-                "schema_version": schema_version,
-                "payload": payload,
-                "metadata": metadata,
-                "effective_at": effective_at,
-            }
-        )
-    ).digest()
+    return canonical(
+        {
+            "account_id": account_id,
+            "version": version,
+            "type": event_type,
+            "schema_version": schema_version,
+            "payload": payload,
+            "metadata": metadata,
+            "effective_at": effective_at,
+        }
+    )
+
+
+def digest(event_content: bytes) -> bytes:
+    """SHA-256 of an event's `content`."""
+    return hashlib.sha256(event_content).digest()
 
 
 def leaf_hash(position: int, recorded_at: datetime, event_digest: bytes) -> bytes:
@@ -142,21 +145,22 @@ def leaf_hash(position: int, recorded_at: datetime, event_digest: bytes) -> byte
     ).digest()
 
 
+def content_of(recorded: RecordedEvent) -> bytes:
+    """The `content` of a stored event."""
+    return content(
+        account_id=recorded.account_id,
+        version=recorded.version,
+        event_type=recorded.type,
+        schema_version=recorded.schema_version,
+        payload=msgspec.json.decode(recorded.payload),
+        metadata=recorded.metadata,
+        effective_at=format_time(recorded.effective_at),
+    )
+
+
 def leaf_hash_of(recorded: RecordedEvent) -> bytes:
     """The leaf hash that a stored event must have."""
-    return leaf_hash(
-        recorded.position,
-        recorded.recorded_at,
-        digest(
-            account_id=recorded.account_id,
-            version=recorded.version,
-            event_type=recorded.type,
-            schema_version=recorded.schema_version,
-            payload=msgspec.json.decode(recorded.payload),
-            metadata=recorded.metadata,
-            effective_at=format_time(recorded.effective_at),
-        ),
-    )
+    return leaf_hash(recorded.position, recorded.recorded_at, digest(content_of(recorded)))
 
 
 @cache

@@ -363,13 +363,15 @@ class Plan:
                 "metadata": metadata,
                 "effective_at": effective,
                 "digest": codec.digest(
-                    account_id=state.account_id,
-                    version=state.version,
-                    event_type=event_type,
-                    schema_version=schema_version,
-                    payload=event,
-                    metadata=metadata,
-                    effective_at=effective,
+                    codec.content(
+                        account_id=state.account_id,
+                        version=state.version,
+                        event_type=event_type,
+                        schema_version=schema_version,
+                        payload=event,
+                        metadata=metadata,
+                        effective_at=effective,
+                    )
                 ).hex(),
             }
         )

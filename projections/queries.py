@@ -131,6 +131,8 @@ def _projected(account_id: str) -> tuple[_Bearings, redis_store.Entry | None]:
     """Where the projections are, and the account's entry."""
     try:
         bearings = _compass.bearings()
+        if not bearings.live:
+            return bearings, None
         return bearings, _entries.get(bearings.live, account_id, bearings.complete)
     except redis_store.UNAVAILABLE as error:
         log.warning("Redis is away, the event store answers: %s", error)

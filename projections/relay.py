@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 
+import msgspec
 from django.conf import settings
 from django.db.models.functions import Now
 
@@ -153,11 +154,8 @@ def publish_seal(*, size: int, note: str) -> None:
     """Put the signed tree head of the first `size` events on the topic of seals."""
     if settings.LEDGER_BUS != "kafka" or redis_store.seal_published() >= size:
         return
-    topic = Topic(
-        servers=settings.KAFKA_BOOTSTRAP_SERVERS,
-        name=settings.LEDGER_SEALS_TOPIC,
-        partitions=1,
-        replication=settings.LEDGER_TOPIC_REPLICATION,
+    topic = msgspec.structs.replace(
+        topic_from_settings(), name=settings.LEDGER_SEALS_TOPIC, partitions=1
     )
     try:
         kafka.ensure_topic(topic)

@@ -481,18 +481,27 @@ def _shown(name: str, value: object, currency: str) -> object:
     return value
 
 
+def visible_command(request: Request, command_id: str) -> Command:
+    """The record of a command that the user sent or may read.
+
+    Raises:
+        NotFoundError: there is none such.
+    """
+    command_id = canonical_uuid(command_id, field="command_id")
+    row = Command.objects.filter(pk=command_id).first()
+    own = row is not None and row.sender == access.sender_of(request.user)
+    if row is None or not (own or "read" in roles.actions_of(request.user)):
+        raise errors.NotFoundError(f"command {command_id} does not exist")
+    return row
+
+
 class OutcomeView(LedgerView):
     """What became of a command."""
 
     def get(self, request: Request, command_id: str) -> Response:
         """The outcome by command id; for senders who lost an answer, see `OutcomesView`."""
         query(request, [])
-        command_id = canonical_uuid(command_id, field="command_id")
-        row = Command.objects.filter(pk=command_id).first()
-        own = row is not None and row.sender == access.sender_of(request.user)
-        if row is None or not (own or "read" in roles.actions_of(request.user)):
-            raise errors.NotFoundError(f"command {command_id} does not exist")
-        return Response(outcome_detail(request, row))
+        return Response(outcome_detail(request, visible_command(request, command_id)))
 
 
 class OutcomesView(LedgerView):

@@ -56,13 +56,15 @@ class TestLeafHash:
         )
         digest = hashlib.sha256(document.encode()).digest()
         assert digest == codec.digest(
-            account_id="00000000-0000-4000-8000-000000000001",
-            version=2,
-            event_type="MoneyDeposited",
-            schema_version=1,
-            payload={"memo": "é", "amount": 5},
-            metadata={"actor": "a"},
-            effective_at=codec.format_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+            codec.content(
+                account_id="00000000-0000-4000-8000-000000000001",
+                version=2,
+                event_type="MoneyDeposited",
+                schema_version=1,
+                payload={"memo": "é", "amount": 5},
+                metadata={"actor": "a"},
+                effective_at=codec.format_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+            )
         )
         micros = 1767323045000001
         leaf = hashlib.sha256(

@@ -14,10 +14,6 @@ from audit import checks, seals
 from ledger.progress import ProgressBar
 
 
-def _accounts(_: object) -> checks.Report:
-    return checks.check_accounts()
-
-
 class Command(BaseCommand):
     """Exit code 1 when anything is wrong; the first finding along the log comes first."""
 
@@ -37,7 +33,7 @@ class Command(BaseCommand):
         connection.close()
         bar = ProgressBar("events", stream=sys.stderr)
         with multiprocessing.get_context("fork").Pool(1) as pool:
-            accounts = pool.apply_async(_accounts, (None,))
+            accounts = pool.apply_async(checks.check_accounts)
             report = checks.check_log(witness=witnessed, progress=bar.show)
             bar.close()
             other = accounts.get()
