@@ -14,6 +14,7 @@ from django.conf import settings
 from audit import checks, merkle
 from audit.models import Pass
 from ledger import store
+from ledger.store import LOGS
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,22 @@ def work(*, budget_seconds: float) -> Pass | None:
         if current is None:
             return None
         report = checks.Report(
-            events=current.position,
+            covered=current.covered,
             accounts=current.accounts,
+            copies=current.copies,
             seals=current.seals,
+            sums=current.sums,
             findings=msgspec.convert(current.findings, list[checks.Finding]),
             findings_total=current.findings_total,
         )
         known = current.findings_total
         _advance(current, report, time.monotonic() + budget_seconds)
-        current.accounts, current.seals = report.accounts, report.seals
+        current.accounts, current.copies, current.seals = (
+            report.accounts,
+            report.copies,
+            report.seals,
+        )
+        current.covered, current.sums = dict(report.covered), report.sums
         current.findings = msgspec.to_builtins(report.findings)
         current.findings_total = report.findings_total
         current.save()
@@ -56,30 +64,52 @@ def _current() -> Pass | None:
         if store.clock() < newest.finished_at + pause:
             return None
         Pass.objects.filter(pk__lte=newest.pk - PASSES_KEPT).delete()
-    return Pass.objects.create(started_at=store.clock(), end=store.last_position())
+    ends = {log_name: store.end_of(log_name) for log_name in LOGS}
+    return Pass.objects.create(started_at=store.clock(), ends=ends)
 
 
 def _advance(current: Pass, report: checks.Report, deadline: float) -> None:
-    along = checks.LogPass(
+    """Go through the stages: each log, then the accounts, then the sums."""
+    while current.finished_at is None:
+        if current.stage in LOGS:
+            _along_log(current, report, deadline)
+        elif current.stage == "accounts":
+            if not current.last_account:
+                checks.check_heads_exist(report)
+                current.last_account = checks.FIRST_ACCOUNT
+            last = checks.check_accounts_after(
+                report, current.last_account, ACCOUNTS_AT_ONCE, end=current.ends["events"]
+            )
+            if last:
+                current.last_account = last
+            else:
+                current.stage = "sums"
+        else:
+            checks.check_sums(report, current.ends["events"])
+            current.finished_at = store.clock()
+        if time.monotonic() >= deadline:
+            return
+
+
+def _along_log(current: Pass, report: checks.Report, deadline: float) -> None:
+    at = [str(name) for name in LOGS].index(current.stage)
+    along = checks.pass_along(
+        LOGS[at],
         report,
-        current.end,
+        current.ends[current.stage],
         growing=merkle.Growing(
             current.position, [(height, bytes.fromhex(peak)) for height, peak in current.peaks]
         ),
         before=current.before,
     )
-    while current.finished_at is None:
-        if not current.log_done:
-            along.step()
-            current.log_done = along.is_done
-        elif not current.last_account:
-            checks.check_heads_exist(report)
-            current.last_account = checks.FIRST_ACCOUNT
-        else:
-            last = checks.check_accounts_after(report, current.last_account, ACCOUNTS_AT_ONCE)
-            current.last_account = last or current.last_account
-            current.finished_at = None if last else store.clock()
+    while not along.is_done:
+        along.step()
         if time.monotonic() >= deadline:
             break
-    current.position, current.before = along.growing.size, along.before
+    if along.is_done:
+        current.stage, current.position, current.peaks = [*LOGS, "accounts"][at + 1], 0, []
+        return
+    current.position = along.growing.size
     current.peaks = [[height, peak.hex()] for height, peak in along.growing.peaks]
+    if isinstance(along, checks.EventsPass):
+        current.before = along.before

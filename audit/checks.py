@@ -1,23 +1,26 @@
 """Verify everything that is stored against the events, and the events against what was sealed.
 
-Two passes that can run side by side: along the log (positions, time, hashes, tree, seals, commands)
-and account by account (versions, heads, snapshots). Each finding names the row, and the column as
+Two passes that can run side by side: along the logs (positions, time, hashes, trees, seals; events,
+records of commands, looks) and account by account (versions, heads, snapshots, what Redis holds, the
+trial balance). Each finding names the row, and the column as
 far as the evidence tells it. The first finding along the log is the first place where history and
 proof part.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from audit import merkle, notes, seals
 from audit.models import Node, Seal
-from ledger import codec, store
+from ledger import codec, history, store
 from ledger.codec import STATE_SCHEMA, RecordedEvent
 from ledger.domain.state import Account, evolve
 from ledger.errors import StateIncompleteError
+from ledger.store import LOGS, Log, Record
 
 Progress = Callable[[int, int], None]
 FINDINGS_MAX = 100
@@ -26,6 +29,11 @@ FIRST_ACCOUNT = "00000000-0000-0000-0000-000000000000"
 CONTENT = (
     "account_id, version, type, schema_version, payload, metadata, effective_at or recorded_at"
 )
+
+RECORD: Mapping[Log, str] = {
+    "commands": ", ".join(store.COMMAND_FIELDS) + ", first_position or last_position",
+    "reads": ", ".join(store.ACCESS_FIELDS) + " or at",
+}
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +50,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, kw_only=True):
     """What a pass found, at most FINDINGS_MAX of it, and how much it covered."""
 
-    events: int = 0
+    covered: dict[Log, int] = {}
     accounts: int = 0
+    copies: int = 0
     seals: int = 0
+    sums: dict[str, int] = {}
     findings: list[Finding] = []
     findings_total: int = 0
 
@@ -55,8 +65,13 @@ class Report(msgspec.Struct, kw_only=True):
             self.findings.append(Finding(row=row, column=column, problem=problem))
 
 
-class LogPass:
-    """One pass along the log up to `end`, a page at a time, so that it can be laid down and resumed."""
+Entry = TypeVar("Entry", RecordedEvent, Record)
+
+
+class TreePass(Generic[Entry]):
+    """One pass along a log up to `end`, a page at a time, so that it can be laid down and resumed."""
+
+    log: Log = "events"
 
     def __init__(
         self,
@@ -64,14 +79,12 @@ class LogPass:
         end: int,
         *,
         growing: merkle.Growing | None = None,
-        before: datetime | None = None,
         witness: Sequence[seals.Witnessed] = (),
     ) -> None:
         self.report = report
         self.end = end
         self.growing = growing or merkle.Growing()
-        self.before = before
-        self.sealed = _Sealed(report, witness)
+        self.sealed = _Sealed(report, self.log, witness)
         self.is_done = False
 
     def step(self) -> None:
@@ -79,38 +92,141 @@ class LogPass:
         growing, report = self.growing, self.report
         if growing.size >= self.end:
             self.sealed.check_ahead(self.end)
-            _check_command_counts(report, self.end)
+            self.check_whole()
             self.is_done = True
             return
-        page = store.read_log(after=growing.size, until=self.end)
-        kept = _kept_nodes(growing.size, growing.size + store.PAGE)
-        self.sealed.load(growing.size, min(growing.size + store.PAGE, self.end))
-        for event in page:
-            if event.position != growing.size + 1:
+        after = growing.size
+        page = self.read(after, self.end)
+        kept = _kept_nodes(self.log, after, after + store.PAGE)
+        self.sealed.load(after, min(after + store.PAGE, self.end))
+        for entry in page:
+            if self.number_of(entry) != growing.size + 1:
                 break
-            _check_event(report, event, self.before)
-            self.before = event.recorded_at
-            for level, index, found in growing.add(event.leaf_hash):
-                _check_node(report, level, index, found, kept)
+            self.check(entry)
+            for level, index, found in growing.add(entry.leaf_hash):
+                _check_node(report, self.log, level, index, found, kept)
             self.sealed.check(growing)
-        if not page or growing.size < page[-1].position:
+        report.covered[self.log] = growing.size
+        if not page or growing.size < self.number_of(page[-1]):
             # Every leaf from here on would stand in a wrong place.
-            report.add(f"event {growing.size + 1}", "position", "the event is missing")
+            report.add(self.missing(growing.size + 1), self.number, "is missing")
             self.is_done = True
             return
-        _check_commands(report, page[0].position, page[-1].position)
-        report.events = growing.size
+        self.check_page(page)
+
+    number: str = "number"
+
+    def missing(self, number: int) -> str:
+        """What to call an entry that is not there."""
+        return f"{self.log.removesuffix('s')} {number}"
+
+    def read(self, after: int, until: int) -> Sequence[Entry]:
+        """The next page."""
+        raise NotImplementedError
+
+    def number_of(self, entry: Entry) -> int:
+        """Its place in the log."""
+        raise NotImplementedError
+
+    def check(self, entry: Entry) -> None:
+        """One entry by itself."""
+        raise NotImplementedError
+
+    def check_page(self, page: Sequence[Entry]) -> None:
+        """Entries against what else speaks of them."""
+
+    def check_whole(self) -> None:
+        """Once all entries were seen."""
+
+
+class EventsPass(TreePass[RecordedEvent]):
+    """Along the log."""
+
+    number = "position"
+
+    def __init__(self, *args: Any, before: datetime | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.before = before
+
+    def read(self, after: int, until: int) -> Sequence[RecordedEvent]:
+        """See `TreePass`."""
+        return store.read_log(after=after, until=until)
+
+    def number_of(self, entry: RecordedEvent) -> int:
+        """See `TreePass`."""
+        return entry.position
+
+    def check(self, entry: RecordedEvent) -> None:
+        """See `TreePass`."""
+        _check_event(self.report, entry, self.before)
+        self.before = entry.recorded_at
+
+    def check_page(self, page: Sequence[RecordedEvent]) -> None:
+        """Against the records of the commands that caused them."""
+        for position, command_id, column in store.commands_unlike_events(
+            page[0].position, page[-1].position
+        ):
+            self.report.add(
+                f"command {command_id}", column, f"does not agree with its event {position}"
+            )
+
+    def check_whole(self) -> None:
+        """The commands account for every event."""
+        counted = store.count_commanded(self.end)
+        if counted != self.end and not self.report.findings_total:
+            self.report.add(
+                "commands", "last_position", f"account for {counted} events of {self.end}"
+            )
+
+
+class RecordsPass(TreePass[Record]):
+    """Along the records of commands, or of looks."""
+
+    def __init__(self, log: Log, *args: Any, **options: Any) -> None:
+        self.log = log
+        super().__init__(*args, **options)
+
+    def read(self, after: int, until: int) -> Sequence[Record]:
+        """See `TreePass`."""
+        last = min(after + store.PAGE, until)
+        if self.log == "commands":
+            return store.read_commands(after + 1, last)
+        return store.read_accesses(after + 1, last)
+
+    def number_of(self, entry: Record) -> int:
+        """See `TreePass`."""
+        return entry.number
+
+    def check(self, entry: Record) -> None:
+        """See `TreePass`."""
+        if entry.leaf_hash != entry.expected:
+            self.report.add(entry.name, RECORD[self.log], "is not what leaf_hash was made of")
+
+
+def pass_along(log: Log, report: Report, end: int, **options: Any) -> TreePass[Any]:
+    """The pass along one of the logs."""
+    if log == "events":
+        return EventsPass(report, end, **options)
+    options.pop("before", None)
+    return RecordsPass(log, report, end, **options)
 
 
 def check_log(
-    *, witness: Sequence[seals.Witnessed] = (), progress: Progress = lambda _done, _total: None
+    *,
+    witness: Mapping[Log, Sequence[seals.Witnessed]] | None = None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Report:
-    """Along the log from its first event to its end as of now; `witness` are seals kept outside."""
-    whole = LogPass(Report(), store.last_position(), witness=witness)
-    while not whole.is_done:
-        whole.step()
-        progress(whole.report.events, whole.end)
-    return whole.report
+    """Along every log from its first entry to its end as of now; `witness` are seals kept outside."""
+    report = Report()
+    ends = {log: store.end_of(log) for log in LOGS}
+    total, before = sum(ends.values()), 0
+    for log in LOGS:
+        along = pass_along(log, report, ends[log], witness=(witness or {}).get(log, ()))
+        while not along.is_done:
+            along.step()
+            progress(before + along.growing.size, total)
+        before += ends[log]
+    return report
 
 
 def _check_event(report: Report, event: RecordedEvent, before: datetime | None) -> None:
@@ -121,45 +237,51 @@ def _check_event(report: Report, event: RecordedEvent, before: datetime | None) 
         report.add(row, "recorded_at", "is before that of the event before it")
 
 
-def _kept_nodes(after: int, until: int) -> dict[tuple[int, int], bytes]:
-    """The kept nodes that events after `after` up to `until` complete."""
+def _kept_nodes(log: Log, after: int, until: int) -> dict[tuple[int, int], bytes]:
+    """The kept nodes that entries after `after` up to `until` complete."""
     found: dict[tuple[int, int], bytes] = {}
     level, width = 1, merkle.TILE
     while until >= width:
-        first = level * seals.KEY_OF_LEVEL
+        first = seals.node_key(log, level)
         rows = Node.objects.filter(
             key__gte=first + after // width, key__lt=first + until // width
-        ).values_list("index", "hash")
-        found |= {(level, index): bytes(value) for index, value in rows}
+        ).values_list("key", "hash")
+        found |= {(level, key - first): bytes(value) for key, value in rows}
         level, width = level + 1, width * merkle.TILE
     return found
 
 
 def _check_node(
-    report: Report, level: int, index: int, found: bytes, kept: dict[tuple[int, int], bytes]
+    report: Report,
+    log: Log,
+    level: int,
+    index: int,
+    found: bytes,
+    kept: dict[tuple[int, int], bytes],
 ) -> None:
     stored = kept.get((level, index))
     if stored is not None and stored != found:  # not there: not sealed yet
         width = merkle.TILE**level
         report.add(
-            f"events {index * width + 1} to {(index + 1) * width}",
+            f"{log} {index * width + 1} to {(index + 1) * width}",
             "leaf_hash",
-            f"do not have the hash that the tree keeps (audit_node level {level}, {index})",
+            f"do not have the hash that the tree keeps (audit_node {seals.node_key(log, level, index)})",
         )
 
 
 class _Sealed:
     """Compares the growing tree with every seal, stored ones and those of the witness."""
 
-    def __init__(self, report: Report, witness: Sequence[seals.Witnessed]) -> None:
+    def __init__(self, report: Report, log: Log, witness: Sequence[seals.Witnessed]) -> None:
         self.report = report
+        self.log = log
         self.keys = seals.public_keys()
         self.witness = witness
         self.waiting: list[tuple[int, str, str, bytes]] = []
 
     def load(self, after: int, until: int) -> None:
         """The seals of more than `after` and at most `until` events are next."""
-        rows = Seal.objects.filter(size__gt=after, size__lte=until)
+        rows = Seal.objects.filter(log=self.log, size__gt=after, size__lte=until)
         stored = [(item.size, "seal", item.note, bytes(item.root)) for item in rows]
         outside = [
             (item.size, "witnessed seal", item.note, b"")
@@ -173,55 +295,69 @@ class _Sealed:
         while self.waiting and self.waiting[-1][0] == growing.size:
             size, kind, note, root = self.waiting.pop()
             self.report.seals += 1
-            row = f"{kind} of {size} events"
+            row = f"{kind} of {size} {self.log}"
             try:
                 said = notes.verify(note, self.keys)
             except notes.NoteError as error:
                 self.report.add(row, "note", str(error))
                 continue
+            names = {key.partition("+")[0] for key in self.keys}
+            if said.origin not in {seals.origin_of(self.log, name) for name in names}:
+                self.report.add(row, "note", f"is of another log: {said.origin}")
             if said.size != size or (root and said.root != root):
                 self.report.add(row, "root", "is not what its signed note says")
             if said.root != growing.root():
                 self.report.add(
-                    row, "root", f"the first {size} events no longer have the root that was signed"
+                    row,
+                    "root",
+                    f"the first {size} {self.log} no longer have the root that was signed",
                 )
 
     def check_ahead(self, end: int) -> None:
-        """Seals of more events than there are, however much the log has grown meanwhile."""
-        ahead = [
-            ("seal", size)
-            for size in Seal.objects.filter(size__gt=end).values_list("pk", flat=True)
-        ]
+        """Seals of more entries than there are, however much the log has grown meanwhile."""
+        rows = Seal.objects.filter(log=self.log, size__gt=end)
+        ahead = [("seal", size) for size in rows.values_list("size", flat=True)]
         ahead += [("witnessed seal", item.size) for item in self.witness if item.size > end]
-        last = store.last_position()
+        last = store.end_of(self.log)
         for kind, size in sorted(ahead, key=lambda item: item[1]):
             if size > last:
                 self.report.add(
-                    f"{kind} of {size} events", "size", f"the log ends at {last}: its tail is gone"
+                    f"{kind} of {size} {self.log}",
+                    "size",
+                    f"the log ends at {last}: its tail is gone",
                 )
 
 
-def _check_commands(report: Report, first: int, last: int) -> None:
-    """Events against the records of the commands that caused them."""
-    for position, command_id, column in store.commands_unlike_events(first, last):
-        report.add(f"command {command_id}", column, f"does not agree with its event {position}")
-
-
-def _check_command_counts(report: Report, end: int) -> None:
-    counted = store.count_commanded(end)
-    if counted != end and not report.findings_total:
-        report.add("commands", "last_position", f"account for {counted} events of {end}")
-
-
 def check_accounts(*, progress: Progress = lambda _done, _total: None) -> Report:
-    """Account by account: versions without a gap, heads and snapshots equal to a replay."""
-    report = Report()
+    """Account by account: versions without a gap; heads, snapshots and copies equal to a replay; sums."""
+    report, end = Report(), store.last_position()
     check_heads_exist(report)
     total, after = store.count_accounts(), FIRST_ACCOUNT
     while after:
-        after = check_accounts_after(report, after)
+        after = check_accounts_after(report, after, end=end)
         progress(report.accounts, max(total, report.accounts))
+    check_sums(report, end)
     return report
+
+
+def check_sums(report: Report, end: int) -> None:
+    """The trial balance at `end`, summed by the database from amounts, against the replayed balances.
+
+    Money that moves between accounts sums to zero; what came in is what the accounts hold.
+    """
+    said: dict[str, int] = {}
+    between: dict[str, int] = {}
+    for currency, kind, outside, _, minor in store.balances_at(end):
+        said[currency] = said.get(currency, 0) + minor
+        if kind in ("TransferSent", "TransferReceived") and not outside:
+            between[currency] = between.get(currency, 0) + minor
+    for currency in sorted(said.keys() | report.sums.keys()):
+        row = f"trial balance in {currency} at position {end}"
+        held, moved = report.sums.get(currency, 0), said.get(currency, 0)
+        if held != moved:
+            report.add(row, "accounts", f"hold {held} minor units, the events moved {moved}")
+        if between.get(currency, 0):
+            report.add(row, "transfers", f"sum to {between[currency]} minor units, not to zero")
 
 
 def check_heads_exist(report: Report) -> None:
@@ -230,12 +366,17 @@ def check_heads_exist(report: Report) -> None:
         report.add(f"head of {account_id}", "id", "is missing")
 
 
-def check_accounts_after(report: Report, after: str, limit: int = ACCOUNTS_AT_ONCE) -> str:
-    """Check the next accounts; returns the last of them, empty when there were none."""
+def check_accounts_after(
+    report: Report, after: str, limit: int = ACCOUNTS_AT_ONCE, *, end: int
+) -> str:
+    """Check the next accounts, and add up their balances as of position `end`.
+
+    Returns the last of them, empty when there were none.
+    """
     ids = store.account_ids_after(after, limit)
     if not ids:
         return ""
-    states = _States(report, ids)
+    states = _States(report, ids, end)
     for account_id, events in groupby(store.read_streams(ids), key=lambda e: e.account_id):
         states.check(account_id, events)
     report.accounts += len(ids)
@@ -243,10 +384,12 @@ def check_accounts_after(report: Report, after: str, limit: int = ACCOUNTS_AT_ON
 
 
 class _States:
-    """Stored heads and snapshots of some accounts, to be compared with a replay."""
+    """Stored heads, snapshots and copies of some accounts, to be compared with a replay."""
 
-    def __init__(self, report: Report, ids: Sequence[str]) -> None:
+    def __init__(self, report: Report, ids: Sequence[str], end: int) -> None:
         self.report = report
+        self.end = end
+        self.copies = {name: read(ids) for name, read in history.COPIES.items()}
         self.heads = store.read_heads(ids)
         self.snapshots = store.read_snapshots(ids, state_schema=STATE_SCHEMA)
 
@@ -254,6 +397,10 @@ class _States:
         """Fold the events of one account and compare on the way."""
         account = Account(account_id=account_id)
         head, position = self.heads[account_id]
+        copies = {
+            name: found[account_id] for name, found in self.copies.items() if account_id in found
+        }
+        balance = 0
         for event in events:
             if event.version != account.version + 1:
                 self.report.add(
@@ -272,12 +419,34 @@ class _States:
             if account.version == head.version and head.state_schema == STATE_SCHEMA:
                 row = f"head of {account_id}"
                 self._compare(row, account, event.position, position, head.state)
+            self._compare_copies(copies, account, event.position)
+            if event.position <= self.end:
+                balance = account.balance
+        sums = self.report.sums
+        sums[account.currency] = sums.get(account.currency, 0) + balance
+        for name, copy in copies.items():
+            self._check_version(f"{name} entry of {account_id}", copy, account)
         if account.version < head.version:
             self.report.add(
                 f"head of {account_id}",
                 "version",
                 f"is {head.version}, the events end at {account.version}",
             )
+
+    def _compare_copies(
+        self, copies: Mapping[str, history.Copy], account: Account, position: int
+    ) -> None:
+        for name, copy in copies.items():
+            if copy.version == account.version:
+                row = f"{name} entry of {account.account_id}"
+                self._compare(row, account, position, copy.position, copy.state)
+
+    def _check_version(self, row: str, copy: history.Copy, account: Account) -> None:
+        """A copy may lag, but not behind what it says it holds, and never be ahead."""
+        self.report.copies += 1
+        if copy.version > account.version or copy.is_behind:
+            said = f"is {copy.version}" if copy.version else "is missing"
+            self.report.add(row, "version", f"{said}, the events end at {account.version}")
 
     def _compare(
         self, row: str, account: Account, position: int, stored_position: int, state: str

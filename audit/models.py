@@ -1,54 +1,64 @@
-"""The Merkle tree's kept nodes and the seals: append-only, like the log that they are about."""
+"""The Merkle trees' kept nodes and the seals: append-only, like the logs that they are about."""
 
 from typing import ClassVar
 
 from django.db import models
 
+from ledger.store import LOGS
+
 
 class Node(models.Model):
-    """The hash of a complete subtree of 256 ** level events, `index` from 0."""
+    """The hash of a complete subtree of 256 ** level leaves; see `seals.node_key`."""
 
-    key = models.BigIntegerField(primary_key=True)  # level * 2**48 + index
-    level = models.SmallIntegerField()
-    index = models.BigIntegerField()
+    key = models.BigIntegerField(primary_key=True)
     hash = models.BinaryField()
 
     class Meta:
         verbose_name = "tree node"
 
     def __str__(self) -> str:
-        return f"level {self.level}, {self.index}"
+        return f"{self.key:x}"
 
 
 class Seal(models.Model):
-    """A signed tree head: the first `size` events have this root."""
+    """A signed tree head: the first `size` entries of `log` have this root."""
 
-    size = models.BigIntegerField(primary_key=True)
+    log = models.TextField(default="events", choices=[(name, name) for name in LOGS])
+    size = models.BigIntegerField()
     root = models.BinaryField()
     note = models.TextField()
     sealed_at = models.DateTimeField()
 
     class Meta:
         verbose_name = "seal"
-        ordering: ClassVar = ["-size"]
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["log", "size"], name="audit_seal_log_size"),
+        ]
 
     def __str__(self) -> str:
-        return f"seal of {self.size} events"
+        return f"seal of {self.size} {self.log}"
 
 
 class Pass(models.Model):
-    """One pass of the continuous checker over everything; disposable, the events are the truth."""
+    """One pass of the continuous checker over everything; disposable, the events are the truth.
+
+    `ends` says per log what was there when it began, `stage` what it is at.
+    """
 
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
-    end = models.BigIntegerField()
+    ends = models.JSONField()
+    stage = models.TextField(default="events")
     position = models.BigIntegerField(default=0)
     peaks = models.JSONField(default=list)
     before = models.DateTimeField(null=True)
-    log_done = models.BooleanField(default=False)
+    covered = models.JSONField(default=dict)
     last_account = models.TextField(default="")
     accounts = models.IntegerField(default=0)
+    copies = models.IntegerField(default=0)
     seals = models.IntegerField(default=0)
+    sums = models.JSONField(default=dict)
     findings = models.JSONField(default=list)
     findings_total = models.IntegerField(default=0)
 
@@ -57,4 +67,4 @@ class Pass(models.Model):
         ordering: ClassVar = ["-id"]
 
     def __str__(self) -> str:
-        return f"verification of {self.end} events"
+        return f"verification of {self.ends['events']} events"

@@ -21,7 +21,7 @@ def newest_seal() -> Seal:
     Raises:
         NotFoundError: nothing was sealed yet.
     """
-    found = Seal.objects.first()
+    found = seals.newest()
     if found is None:
         raise NotFoundError("nothing is sealed yet")
     return found
@@ -33,7 +33,7 @@ def seal_of(size: int) -> Seal:
     Raises:
         NotFoundError: there is none of that size.
     """
-    found = Seal.objects.filter(pk=size).first()
+    found = Seal.objects.filter(log="events", size=size).first()
     if found is None:
         raise NotFoundError(f"there is no seal of {size} events")
     return found

@@ -1,7 +1,10 @@
-"""Seals: the Merkle tree over the log, its signed heads, and the witness that keeps a copy.
+"""Seals: the Merkle trees over the logs, their signed heads, and the witness that keeps a copy.
 
-A seal is signed only if the tree as it is today still has the root that the last seal had: a log
-that was changed meanwhile is not sealed but reported.
+Three logs have a tree each: the events, the records of commands (refusals included), and who looked
+at what. Their notes name them by origin: the key's name for events, with ``/commands`` or ``/reads``
+for the others. A seal is signed only if the tree as it is today still has the root of the last seal,
+and of the last one that the witness has: a log that was changed meanwhile, or restored to an earlier
+state, is not sealed but reported.
 """
 
 import json
@@ -20,6 +23,7 @@ from django.db.models.functions import Now
 from audit import merkle, notes
 from audit.models import Node, Seal
 from ledger import store
+from ledger.store import LOGS, Log
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,7 @@ LOCK = 7021996118260
 """The advisory lock of whoever extends the tree."""
 TILES_AT_ONCE = 64
 KEY_OF_LEVEL = 2**48
+KEY_OF_LOG = 2**56
 WITNESS_TIMEOUT_SECONDS = 5
 
 
@@ -38,8 +43,26 @@ class TreeIncompleteError(Exception):
     """A kept node is missing: nothing can be proven until the tree is made anew."""
 
 
+def node_key(log: Log, level: int, index: int = 0) -> int:
+    """The key of a kept node; in order of index within a level of a log."""
+    return LOGS.index(log) * KEY_OF_LOG + level * KEY_OF_LEVEL + index
+
+
+def origin_of(log: Log, name: str) -> str:
+    """What the notes of a log call it, `name` being that of the key."""
+    return name if log == "events" else f"{name}/{log}"
+
+
+def newest(log: Log = "events") -> Seal | None:
+    """The newest seal of a log."""
+    return Seal.objects.filter(log=log).order_by("-size").first()
+
+
 class StoredTree:
-    """The `merkle.Reader` over leaf hashes of events and kept nodes."""
+    """The `merkle.Reader` over a log's leaf hashes and kept nodes."""
+
+    def __init__(self, log: Log = "events") -> None:
+        self.log = log
 
     def hashes(self, level: int, start: int, stop: int) -> Sequence[bytes]:
         """See `merkle.Reader`.
@@ -48,9 +71,9 @@ class StoredTree:
             TreeIncompleteError: one of them is not there.
         """
         if level == 0:
-            found = store.leaf_hashes(start + 1, stop)
+            found = store.leaf_hashes(self.log, start + 1, stop)
         else:
-            first = level * KEY_OF_LEVEL
+            first = node_key(self.log, level)
             rows = Node.objects.filter(key__gte=first + start, key__lt=first + stop)
             found = [bytes(item) for item in rows.order_by("key").values_list("hash", flat=True)]
         if len(found) != stop - start:
@@ -58,24 +81,19 @@ class StoredTree:
         return found
 
 
-def extend(end: int) -> None:
-    """Keep the nodes of every subtree that is complete in the first `end` events."""
-    tree = StoredTree()
+def extend(log: Log, end: int) -> None:
+    """Keep the nodes of every subtree that is complete in the first `end` entries."""
+    tree = StoredTree(log)
     level, complete = 1, end // merkle.TILE
     while complete:
-        first = level * KEY_OF_LEVEL
+        first = node_key(log, level)
         kept = Node.objects.filter(key__gte=first, key__lt=first + KEY_OF_LEVEL)
         last = kept.aggregate(last=Max("key"))["last"]  # by the key's index, however many there are
         for start in range(0 if last is None else last - first + 1, complete, TILES_AT_ONCE):
             stop = min(start + TILES_AT_ONCE, complete)
             below = tree.hashes(level - 1, start * merkle.TILE, stop * merkle.TILE)
             Node.objects.bulk_create(
-                Node(
-                    key=first + index,
-                    level=level,
-                    index=index,
-                    hash=merkle.fold(below[at : at + merkle.TILE]),
-                )
+                Node(key=first + index, hash=merkle.fold(below[at : at + merkle.TILE]))
                 for at, index in zip(
                     range(0, len(below), merkle.TILE), range(start, stop), strict=True
                 )
@@ -96,12 +114,13 @@ def signers() -> list[notes.Signer]:
 
 
 def public_keys() -> list[str]:
-    """The public texts of `signers`, and of keys retired since, that older seals need."""
-    return [signer.public_text for signer in signers()] + list(settings.LEDGER_SEAL_OLD_KEYS)
+    """Those of the settings, and of `signers` where this process may read the private keys."""
+    own = [signer.public_text for signer in signers()]
+    return own + [text for text in settings.LEDGER_SEAL_PUBLIC_KEYS if text not in own]
 
 
-def seal() -> Seal | None:
-    """Seal the log up to its end; the newest seal, or None where nothing can be or need be sealed.
+def seal(log: Log = "events") -> Seal | None:
+    """Seal a log up to its end; the newest seal, or None where nothing can be or need be sealed.
 
     Raises:
         SealRefusedError: the log is behind the last seal, or no longer what it sealed.
@@ -110,26 +129,29 @@ def seal() -> Seal | None:
     if not keys:
         return None
     with store.single_flight(LOCK) as got:
-        newest = Seal.objects.first()
-        end = store.last_position()
-        if not got or end == 0 or (newest is not None and newest.size == end):
-            return newest
-        if newest is not None and newest.size > end:
-            raise SealRefusedError(
-                f"position {newest.size} was sealed but the log ends at {end}: the database was "
-                "restored to an earlier state; see docs/operations.md, restore"
-            )
-        extend(end)
-        tree = StoredTree()
-        if newest is not None and merkle.root(tree, newest.size) != bytes(newest.root):
-            raise SealRefusedError(
-                f"the first {newest.size} events no longer have the root that was sealed: "
-                "manage.py verify names the first that differs"
-            )
+        last = newest(log)
+        end = store.end_of(log)
+        if not got or end == 0 or (last is not None and last.size == end):
+            return last
+        before = ([(last.size, bytes(last.root))] if last is not None else []) + last_witnessed(log)
+        for size, _ in before:
+            if size > end:
+                raise SealRefusedError(
+                    f"{size} {log} were sealed but the log ends at {end}: the database was "
+                    "restored to an earlier state; see docs/operations.md, restore"
+                )
+        extend(log, end)
+        tree = StoredTree(log)
+        for size, root in dict.fromkeys(before):
+            if merkle.root(tree, size) != root:
+                raise SealRefusedError(
+                    f"the first {size} {log} no longer have the root that was sealed: "
+                    "manage.py verify names the first that differs"
+                )
         root = merkle.root(tree, end)
-        checkpoint = notes.Checkpoint(origin=keys[0].name, size=end, root=root)
+        checkpoint = notes.Checkpoint(origin=origin_of(log, keys[0].name), size=end, root=root)
         note = notes.sign(checkpoint, keys)
-        return Seal.objects.create(size=end, root=root, note=note, sealed_at=Now())
+        return Seal.objects.create(log=log, size=end, root=root, note=note, sealed_at=Now())
 
 
 # -- the witness ---------------------------------------------------------------------------------
@@ -143,28 +165,52 @@ class Witnessed(msgspec.Struct, frozen=True):
 
 
 def witness() -> None:
-    """Hand the witness what it has not got: a directory gets every seal, a URL the newest.
+    """Hand the witness what it has not got: a directory gets every seal, a URL the newest ones.
 
     An unreachable witness is logged; the next call tries again.
     """
     where = settings.LEDGER_WITNESS
-    newest = Seal.objects.first()
-    if not where or newest is None:
+    if not where:
         return
+    for log_name in LOGS:
+        last = newest(log_name)
+        if last is None:
+            continue
+        try:
+            if where.startswith(("http://", "https://")):
+                _post(where, last)
+            else:
+                _append(Path(where), log_name)
+        except (OSError, urllib.error.URLError) as error:
+            log.warning("the witness %s did not take the %s: %s", where, last, error)
+
+
+def witness_file(folder: Path, log_name: Log = "events") -> Path:
+    """Where a witness's directory keeps the seals of a log, one a line."""
+    return folder / ("seals.jsonl" if log_name == "events" else f"seals-{log_name}.jsonl")
+
+
+def last_witnessed(log_name: Log) -> list[tuple[int, bytes]]:
+    """Size and root of the newest seal in the witness's directory, if there is one that can be read."""
+    where = settings.LEDGER_WITNESS
+    if not where or where.startswith(("http://", "https://")):
+        return []
     try:
-        if where.startswith(("http://", "https://")):
-            _post(where, newest.note)
-        else:
-            _append(Path(where))
-    except (OSError, urllib.error.URLError) as error:
-        log.warning("the witness %s did not take the seal of %d: %s", where, newest.size, error)
+        known = read_witness(witness_file(Path(where), log_name), tail=TAIL_BYTES)
+        if not known:
+            return []
+        said = notes.verify(max(known, key=lambda item: item.size).note, public_keys())
+    except (OSError, notes.NoteError) as error:
+        log.warning("the witness %s cannot be read: %s", where, error)
+        return []
+    return [(said.size, said.root)]
 
 
-def _append(folder: Path) -> None:
+def _append(folder: Path, log_name: Log) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "seals.jsonl"
+    path = witness_file(folder, log_name)
     known = max((item.size for item in read_witness(path, tail=TAIL_BYTES)), default=0)
-    missing = Seal.objects.filter(size__gt=known).order_by("size")
+    missing = Seal.objects.filter(log=log_name, size__gt=known).order_by("size")
     with path.open("a", encoding="utf-8") as file:
         for item in missing.iterator():
             file.write(json.dumps({"size": item.size, "note": item.note}) + "\n")
@@ -192,14 +238,14 @@ def read_witness(path: Path, *, tail: int = 0) -> list[Witnessed]:
     return found
 
 
-_posted: dict[str, str] = {}
+_posted: dict[tuple[str, str], str] = {}
 
 
-def _post(url: str, note: str) -> None:
-    if _posted.get(url) == note:
+def _post(url: str, last: Seal) -> None:
+    if _posted.get((url, last.log)) == last.note:
         return
     request = urllib.request.Request(  # noqa: S310  (http or https, checked by the caller)
-        url, note.encode(), {"Content-Type": "text/plain; charset=utf-8"}
+        url, last.note.encode(), {"Content-Type": "text/plain; charset=utf-8"}
     )
     with urllib.request.urlopen(request, timeout=WITNESS_TIMEOUT_SECONDS):  # noqa: S310
-        _posted[url] = note
+        _posted[url, last.log] = last.note

@@ -6,6 +6,7 @@ from typing import Any
 from celery import current_app, shared_task
 
 from audit import checker, seals
+from ledger.store import LOGS
 
 log = logging.getLogger(__name__)
 
@@ -15,17 +16,18 @@ CHECK_BUDGET_SECONDS = 0.25
 
 @shared_task(name="audit.seal")
 def seal(**_: Any) -> None:
-    """Seal what is new, and see that the outside has the newest seal: the witness, and Kafka."""
-    try:
-        newest = seals.seal()
-    except seals.SealRefusedError:
-        log.exception("the log is not sealed")
-        return
+    """Seal what is new, and see that the outside has the newest seals: the witness, and Kafka."""
+    newest = []
+    for log_name in LOGS:
+        try:
+            newest.append(seals.seal(log_name))
+        except seals.SealRefusedError:
+            log.exception("the log of %s is not sealed", log_name)
     seals.witness()
-    if newest is not None:
+    for found in filter(None, newest):
         current_app.send_task(
             "projections.publish_seal",
-            kwargs={"size": newest.size, "note": newest.note},
+            kwargs={"log_name": found.log, "size": found.size, "note": found.note},
             expires=5,
         )
 

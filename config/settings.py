@@ -121,7 +121,7 @@ if LEDGER_BUS == "kafka" and not KAFKA_BOOTSTRAP_SERVERS:
 
 LEDGER_SEALS_TOPIC = env.str("LEDGER_SEALS_TOPIC", default="ledger.seals")
 LEDGER_SEAL_KEYS = env.list("LEDGER_SEAL_KEYS", default=[])  # files of private keys
-LEDGER_SEAL_OLD_KEYS = env.list("LEDGER_SEAL_OLD_KEYS", default=[])  # public keys, retired
+LEDGER_SEAL_PUBLIC_KEYS = env.list("LEDGER_SEAL_PUBLIC_KEYS", default=[])  # current and retired
 LEDGER_WITNESS = env.str("LEDGER_WITNESS", default="")  # a directory or a URL
 LEDGER_CHECK_PAUSE_SECONDS = env.int("LEDGER_CHECK_PAUSE_SECONDS", default=60)
 

@@ -8,7 +8,7 @@ from django.db import connections
 from django.db.models.signals import post_migrate
 
 LEDGER_TABLES = frozenset({"ledger_event", "ledger_command", "ledger_account", "ledger_snapshot"})
-READ_ONLY_TABLES = LEDGER_TABLES | {"django_migrations"}
+READ_ONLY_TABLES = LEDGER_TABLES | {"ledger_access", "django_migrations"}
 APPEND_ONLY_TABLES = frozenset({"audit_node", "audit_seal"})
 
 

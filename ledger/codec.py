@@ -6,7 +6,8 @@ RFC 8785 encoder).
 
 leaf_hash = SHA-256(0x00 | position | recorded_at in µs | digest), both numbers as 8 bytes big
 endian; digest = SHA-256 of the canonical JSON of account_id, version, type, schema_version,
-payload, metadata, effective_at (DESIGN section 4). The database computes the same leaf.
+payload, metadata, effective_at (DESIGN section 4). The database computes the same leaf. Records of
+commands and of reads have leaves of the same make.
 """
 
 import ast
@@ -143,6 +144,12 @@ def leaf_hash(position: int, recorded_at: datetime, event_digest: bytes) -> byte
         + to_micros(recorded_at).to_bytes(8, "big", signed=True)
         + event_digest
     ).digest()
+
+
+def command_leaf(number: int, first: int | None, last: int | None, record_digest: bytes) -> bytes:
+    """The leaf of a command's record: its number, the positions of its events (0 for none), its digest."""
+    numbers = b"".join(item.to_bytes(8, "big") for item in (number, first or 0, last or 0))
+    return hashlib.sha256(b"\x00" + numbers + record_digest).digest()
 
 
 def content_of(recorded: RecordedEvent) -> bytes:

@@ -387,9 +387,11 @@ class Plan:
                 }
             )
 
-    def _command_row(self, item: Envelope, *, outcome: str, **positions: Any) -> dict[str, Any]:
+    def _command_row(
+        self, item: Envelope, *, outcome: str, error: Any = None, **positions: int
+    ) -> dict[str, Any]:
         account_ids = item.command.account_ids
-        return {
+        record = {
             "id": item.command_id,
             "sender": item.sender,
             "idempotency_key": item.key,
@@ -397,13 +399,15 @@ class Plan:
             "name": type(item.command).__name__,
             "body": c.body_of(item.command),
             "outcome": outcome,
+            "error": error,
             "account_id": account_ids[0] if account_ids else None,
             "actor": item.actor,
             "correlation_id": item.correlation_id or item.command_id,
             "channel": item.channel,
             "received_at": self.received_at,
-            **positions,
         }
+        digest = codec.digest(codec.canonical(record)).hex()
+        return {**record, **positions, "n": len(self.commands) + 1, "digest": digest}
 
     def _refuse(self, item: Envelope, refusal: Rejected) -> None:
         if not item.dry_run:

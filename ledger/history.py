@@ -7,7 +7,7 @@ counted by then.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -27,6 +27,23 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     position: int | None = None
     as_of: datetime | None = None
     effective_as_of: datetime | None = None
+
+
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """An account's state as kept outside the event store; version 0 where there is none.
+
+    `is_behind` says that it lacks events which its keeper claims to hold.
+    """
+
+    version: int
+    position: int
+    state: str
+    is_behind: bool
+
+
+COPIES: dict[str, Callable[[Sequence[str]], Mapping[str, Copy]]] = {}
+"""Who else keeps states: a name, and how to read those of some accounts. The verification compares
+every one with a replay; accounts that are left out are not compared."""
 
 
 class StateAt(msgspec.Struct, frozen=True, kw_only=True):

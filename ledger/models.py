@@ -43,6 +43,7 @@ class Command(models.Model):
     """One command and its outcome, refusals included. Append-only."""
 
     id = models.UUIDField(primary_key=True)
+    number = models.BigIntegerField()
     sender = models.TextField()
     idempotency_key = models.TextField()
     fingerprint = models.BinaryField()
@@ -58,6 +59,7 @@ class Command(models.Model):
     correlation_id = models.TextField()
     channel = models.TextField()
     received_at = models.DateTimeField()
+    leaf_hash = models.BinaryField()
 
     class Meta:
         db_table = "ledger_command"
@@ -67,6 +69,7 @@ class Command(models.Model):
             models.UniqueConstraint(
                 fields=["sender", "idempotency_key"], name="ledger_command_sender_key"
             ),
+            models.UniqueConstraint(fields=["number"], name="ledger_command_number"),
         ]
         indexes: ClassVar = [
             models.Index(
@@ -78,6 +81,35 @@ class Command(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.id}"
+
+
+class Access(models.Model):
+    """One look of a person at accounts: who, at what, as of when, why. Append-only."""
+
+    number = models.BigIntegerField(primary_key=True)
+    at = models.DateTimeField()
+    actor = models.TextField()
+    what = models.TextField()
+    account_id = models.UUIDField(null=True)
+    moment = models.TextField()
+    reason = models.TextField()
+    channel = models.TextField()
+    correlation_id = models.TextField()
+    leaf_hash = models.BinaryField()
+
+    class Meta:
+        db_table = "ledger_access"
+        verbose_name = "look"
+        verbose_name_plural = "who looked"
+        ordering: ClassVar = ["-number"]
+        indexes: ClassVar = [
+            # Who looked at this account; what this person looked at.
+            models.Index(fields=["account_id", "number"], name="ledger_access_account"),
+            models.Index(fields=["actor", "number"], name="ledger_access_actor"),
+        ]
+
+    def __str__(self) -> str:
+        return f"#{self.number} {self.actor}: {self.what}"
 
 
 class Account(models.Model):

@@ -3,11 +3,11 @@
 Never hands out an event that is not committed, and never writes except through ``ledger_append``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import psycopg
@@ -457,6 +457,9 @@ GUARDS = frozenset(
         "ledger_command_pkey",
         "ledger_command_sender_key",
         "ledger_command_append_only",
+        "ledger_command_number",
+        "ledger_access_append_only",
+        "ledger_record_access",
         "ledger_account_available",
         "ledger_account_held",
         "ledger_append",
@@ -566,13 +569,110 @@ def single_flight(lock: int) -> Iterator[bool]:
             unlock(lock)
 
 
-def leaf_hashes(first: int, last: int) -> list[bytes]:
-    """The leaf hashes of the events ``first <= position <= last``, in order."""
+Log = Literal["events", "commands", "reads"]
+"""What has gapless numbers and leaf hashes: the log itself, the commands' records, the looks."""
+LOGS: tuple[Log, ...] = ("events", "commands", "reads")
+_TABLES: Mapping[Log, tuple[str, str]] = {
+    "events": ("ledger_event", "position"),
+    "commands": ("ledger_command", "number"),
+    "reads": ("ledger_access", "number"),
+}
+
+
+def leaf_hashes(log: Log, first: int, last: int) -> list[bytes]:
+    """The leaf hashes with ``first <= number <= last``, in order."""
+    table, number = _TABLES[log]
     rows = _rows(
-        "SELECT leaf_hash FROM ledger_event WHERE position BETWEEN %s AND %s ORDER BY position",
+        f"SELECT leaf_hash FROM {table} WHERE {number} BETWEEN %s AND %s ORDER BY {number}",  # noqa: S608
         [first, last],
     )
     return [row[0] for row in rows]
+
+
+def end_of(log: Log) -> int:
+    """The last number; 0 when there is none."""
+    table, number = _TABLES[log]
+    [[end]] = _rows(f"SELECT coalesce(max({number}), 0) FROM {table}", [])  # noqa: S608
+    return int(end)
+
+
+def record_access(content: Mapping[str, str | None]) -> int:
+    """Record a look; see ``ledger_record_access``. Returns its number."""
+    digest = codec.digest(codec.canonical(content)).hex()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT ledger_record_access(%s::jsonb, %s)", [codec.encode(content), digest]
+        )
+        return int(cursor.fetchone()[0])
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A row with a number and its leaf hash: a command's record, or a look."""
+
+    number: int
+    name: str
+    leaf_hash: bytes
+    expected: bytes
+
+
+def read_commands(first: int, last: int) -> list[Record]:
+    """The records ``first <= number <= last``; `expected` is the leaf that their columns make."""
+    rows = _rows(
+        "SELECT number, first_position, last_position, leaf_hash, id::text, sender, idempotency_key, "
+        "encode(fingerprint, 'hex'), name, body::text, outcome, error::text, account_id::text, actor, "
+        "correlation_id, channel, received_at FROM ledger_command WHERE number BETWEEN %s AND %s "
+        "ORDER BY number",
+        [first, last],
+    )
+    return [
+        Record(
+            number=row[0],
+            name=f"command {row[4]}",
+            leaf_hash=row[3],
+            expected=codec.command_leaf(
+                row[0], row[1], row[2], codec.digest(command_content(row[4:]))
+            ),
+        )
+        for row in rows
+    ]
+
+
+def command_content(columns: Sequence[Any]) -> bytes:
+    """The canonical JSON of a command's record, from its columns in the order of `COMMAND_FIELDS`."""
+    record = dict(zip(COMMAND_FIELDS, columns, strict=True))
+    record["body"] = codec.decode_json(record["body"])
+    record["error"] = codec.decode_json(record["error"]) if record["error"] is not None else None
+    record["received_at"] = codec.format_time(record["received_at"])
+    return codec.canonical(record)
+
+
+COMMAND_FIELDS = (
+    "id", "sender", "idempotency_key", "fingerprint", "name", "body", "outcome", "error", "account_id",
+    "actor", "correlation_id", "channel", "received_at",
+)  # fmt: skip
+ACCESS_FIELDS = ("actor", "what", "account_id", "moment", "reason", "channel", "correlation_id")
+
+
+def read_accesses(first: int, last: int) -> list[Record]:
+    """As `read_commands`, of looks."""
+    rows = _rows(
+        "SELECT number, at, leaf_hash, actor, what, account_id::text, moment, reason, channel, "
+        "correlation_id FROM ledger_access WHERE number BETWEEN %s AND %s ORDER BY number",
+        [first, last],
+    )
+    return [
+        Record(
+            number=row[0],
+            name=f"look {row[0]}",
+            leaf_hash=row[2],
+            expected=codec.leaf_hash(
+                row[0],
+                row[1],
+                codec.digest(codec.canonical(dict(zip(ACCESS_FIELDS, row[3:], strict=True)))),
+            ),
+        )
+        for row in rows
+    ]
 
 
 def count_accounts() -> int:

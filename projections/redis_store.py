@@ -29,8 +29,9 @@ from django_redis import get_redis_connection
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
-from ledger import codec
+from ledger import codec, store
 from ledger.domain.state import Account
+from ledger.history import Copy
 from ledger.service import relay_awake_key
 from projections.balances import ACTIVITY_KEPT, ActivityLine, Change
 
@@ -192,18 +193,18 @@ def say_relay_awake(seconds: int) -> None:
         log.debug("Redis is away: %s", error)
 
 
-def seal_published() -> int:
-    """The size of the last seal known to be on its topic; 0 if that was forgotten."""
+def seal_published(log_name: str) -> int:
+    """The size of a log's last seal known to be on the topic; 0 if that was forgotten."""
     try:
-        return int(client().get(_key("sealed", settings.LEDGER_SEALS_TOPIC)) or 0)
+        return int(client().hget(_key("sealed", settings.LEDGER_SEALS_TOPIC), log_name) or 0)
     except RedisError:
         return 0
 
 
-def say_seal_published(size: int) -> None:
+def say_seal_published(log_name: str, size: int) -> None:
     """Note that the seal of `size` is on its topic; without Redis it goes there again."""
     try:
-        client().set(_key("sealed", settings.LEDGER_SEALS_TOPIC), size)
+        client().hset(_key("sealed", settings.LEDGER_SEALS_TOPIC), log_name, size)
     except RedisError as error:
         log.debug("Redis is away: %s", error)
 
@@ -242,6 +243,38 @@ def load_stored(generation: str, account_ids: Sequence[str]) -> list[Stored]:
 def load(generation: str, account_ids: Sequence[str]) -> list[Entry | None]:
     """The entries of accounts, in order; None where there is none that can be trusted."""
     return [stored.entry for stored in load_stored(generation, account_ids)]
+
+
+def copies(account_ids: Sequence[str], partitions: Sequence[str]) -> dict[str, Copy]:
+    """What the live generation holds of accounts, for a comparison with the events.
+
+    An account that Redis lacks, or has at an older version, counts as behind if its head lies at or
+    before what the generation is complete up to. Empty without a live generation, and when another
+    one went live meanwhile.
+    """
+    live, _ = generations()
+    if not live:
+        return {}
+    complete = watermark(live, partitions)
+    excused = parked(live)
+    pipeline = client().pipeline(transaction=False)
+    for account_id in account_ids:
+        pipeline.hmget(_account_key(live, "a", account_id), "v", "p", "s")
+    found = pipeline.execute()
+    if generations()[0] != live:
+        return {}
+    heads = store.read_heads(account_ids)
+    return {
+        account_id: Copy(
+            version=int(version or 0),
+            position=int(position or 0),
+            state=_text(state),
+            is_behind=int(version or 0) < heads[account_id][0].version
+            and heads[account_id][1] <= complete,
+        )
+        for account_id, (version, position, state) in zip(account_ids, found, strict=True)
+        if account_id not in excused and account_id in heads
+    }
 
 
 def suspect(generation: str) -> None:

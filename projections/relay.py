@@ -150,17 +150,17 @@ def _copy_until(deadline: float, linger_seconds: float) -> tuple[int, int]:
     return copied, copy.position
 
 
-def publish_seal(*, size: int, note: str) -> None:
-    """Put the signed tree head of the first `size` events on the topic of seals."""
-    if settings.LEDGER_BUS != "kafka" or redis_store.seal_published() >= size:
+def publish_seal(*, log_name: str, size: int, note: str) -> None:
+    """Put the signed tree head of the first `size` entries of a log on the topic of seals."""
+    if settings.LEDGER_BUS != "kafka" or redis_store.seal_published(log_name) >= size:
         return
     topic = msgspec.structs.replace(
         topic_from_settings(), name=settings.LEDGER_SEALS_TOPIC, partitions=1
     )
     try:
         kafka.ensure_topic(topic)
-        kafka.Publisher(topic).publish_text(key=str(size), value=note)
+        kafka.Publisher(topic).publish_text(key=f"{log_name}/{size}", value=note)
     except BrokerUnavailableError as error:
-        log.warning("Kafka is away, the seal of %d waits: %s", size, error)
+        log.warning("Kafka is away, the seal of %d %s waits: %s", size, log_name, error)
         return
-    redis_store.say_seal_published(size)
+    redis_store.say_seal_published(log_name, size)

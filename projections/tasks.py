@@ -20,9 +20,9 @@ def relay_events(**_: Any) -> int:
 
 
 @shared_task(name="projections.publish_seal")
-def publish_seal(*, size: int, note: str, **_: Any) -> None:
+def publish_seal(*, log_name: str, size: int, note: str, **_: Any) -> None:
     """Put a seal on its topic, at least once; the next seal covers one that Kafka missed."""
-    relay.publish_seal(size=size, note=note)
+    relay.publish_seal(log_name=log_name, size=size, note=note)
 
 
 @shared_task(name="projections.watch")

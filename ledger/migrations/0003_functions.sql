@@ -8,7 +8,7 @@ $$ SELECT (extract(epoch FROM moment) * 1000000)::bigint $$;
 
 -- Write a decided batch, or nothing.
 --   commands  [{id, sender, idempotency_key, fingerprint, name, body, outcome, error, account_id,
---               actor, correlation_id, channel, received_at, first, last}]
+--               actor, correlation_id, channel, received_at, n, first, last, digest}]
 --   events    [{n, account_id, version, type, schema_version, payload, metadata, effective_at, digest}]
 --             n = 1, 2, 3 ... in the order to be appended; digest in hex
 --   heads     [{account_id, expected_version, n, version, state, state_schema}]
@@ -21,6 +21,7 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 DECLARE
     found jsonb;
     base bigint;
+    commands bigint;
     last_recorded timestamptz;
     recorded timestamptz;
 BEGIN
@@ -50,15 +51,18 @@ BEGIN
     SELECT position, recorded_at INTO base, last_recorded FROM ledger_event ORDER BY position DESC LIMIT 1;
     base := coalesce(base, 0);
     recorded := greatest(clock_timestamp(), last_recorded);
+    SELECT coalesce(max(number), 0) INTO commands FROM ledger_command;
 
-    INSERT INTO ledger_command (id, sender, idempotency_key, fingerprint, name, body, outcome, error, account_id,
-            first_position, last_position, actor, correlation_id, channel, received_at)
-        SELECT c.id, c.sender, c.idempotency_key, decode(c.fingerprint, 'hex'), c.name, c.body, c.outcome, c.error,
-            c.account_id, base + c.first, base + c.last, c.actor, c.correlation_id, c.channel, c.received_at
+    INSERT INTO ledger_command (number, id, sender, idempotency_key, fingerprint, name, body, outcome, error,
+            account_id, first_position, last_position, actor, correlation_id, channel, received_at, leaf_hash)
+        SELECT commands + c.n, c.id, c.sender, c.idempotency_key, decode(c.fingerprint, 'hex'), c.name, c.body,
+            c.outcome, c.error, c.account_id, base + c.first, base + c.last, c.actor, c.correlation_id, c.channel,
+            c.received_at, sha256('\x00'::bytea || int8send(commands + c.n) || int8send(coalesce(base + c.first, 0))
+                || int8send(coalesce(base + c.last, 0)) || decode(c.digest, 'hex'))
         FROM jsonb_to_recordset(batch -> 'commands') AS c(
-            id uuid, sender text, idempotency_key text, fingerprint text, name text, body jsonb, outcome text,
-            error jsonb, account_id uuid, first integer, last integer, actor text, correlation_id text,
-            channel text, received_at timestamptz);
+            n integer, id uuid, sender text, idempotency_key text, fingerprint text, name text, body jsonb,
+            outcome text, error jsonb, account_id uuid, first integer, last integer, actor text,
+            correlation_id text, channel text, received_at timestamptz, digest text);
 
     INSERT INTO ledger_event (position, account_id, version, type, schema_version, payload, metadata, effective_at,
             recorded_at, leaf_hash)
@@ -87,6 +91,28 @@ BEGIN
             account_id uuid, n integer, version integer, state jsonb, state_schema text);
 
     RETURN jsonb_build_object('status', 'appended', 'base', base, 'recorded_at', ledger_micros(recorded));
+END
+$$;
+
+-- Record that somebody looked: numbered without a gap, in the order of the clock, hashed like an event.
+--   content {actor, what, account_id, moment, reason, channel, correlation_id}; digest in hex, of its canonical JSON
+CREATE FUNCTION ledger_record_access(content jsonb, digest text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    last record;
+    n bigint;
+    looked timestamptz;
+BEGIN
+    PERFORM pg_advisory_xact_lock(ledger_lock() + 1);
+    SELECT number, at INTO last FROM ledger_access ORDER BY number DESC LIMIT 1;
+    n := coalesce(last.number, 0) + 1;
+    looked := greatest(clock_timestamp(), last.at);
+    INSERT INTO ledger_access (number, at, actor, what, account_id, moment, reason, channel, correlation_id, leaf_hash)
+        SELECT n, looked, c.actor, c.what, c.account_id, c.moment, c.reason, c.channel, c.correlation_id,
+            sha256('\x00'::bytea || int8send(n) || int8send(ledger_micros(looked)) || decode(digest, 'hex'))
+        FROM jsonb_to_record(content) AS c(actor text, what text, account_id uuid, moment text, reason text,
+            channel text, correlation_id text);
+    RETURN n;
 END
 $$;
 
@@ -183,6 +209,8 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION ledger_append(jsonb), ledger_rebuild_state(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger_append(jsonb), ledger_rebuild_state(jsonb), ledger_record_access(jsonb, text)
+    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger_append(jsonb), ledger_rebuild_state(jsonb), ledger_load(jsonb),
+    ledger_record_access(jsonb, text),
     ledger_position_at(timestamptz), ledger_settle(), ledger_lock(), ledger_micros(timestamptz) TO ledger_app;

@@ -66,7 +66,7 @@ def move(send: Sender, ids: list[str], count: int, seed: int) -> None:
 
 
 def witnessed(settings: Any) -> list[seals.Witnessed]:
-    return seals.read_witness(Path(settings.LEDGER_WITNESS) / "seals.jsonl")
+    return seals.read_witness(seals.witness_file(Path(settings.LEDGER_WITNESS)))
 
 
 class Tamper:
@@ -99,12 +99,14 @@ def first_finding(**options: Any) -> checks.Finding:
 
 class TestSealing:
     def test_an_honest_log_verifies_in_full(self, accounts: list[str], settings: Any) -> None:
-        report = checks.check_log(witness=witnessed(settings))
+        report = checks.check_log(witness={"events": witnessed(settings)})
         assert report.findings == []
-        assert report.events == store.last_position() > 600
+        assert report.covered["events"] == store.last_position() > 600
         assert report.seals == 4  # two here, the same two outside
         assert checks.check_accounts().findings == []
-        assert Node.objects.filter(level=1).count() == store.last_position() // 256
+        first = seals.node_key("events", 1)
+        kept = Node.objects.filter(key__gte=first, key__lt=first + seals.KEY_OF_LEVEL)
+        assert kept.count() == store.last_position() // 256
 
     def test_nothing_new_makes_no_new_seal_and_no_key_makes_none(
         self, accounts: list[str], settings: Any
@@ -220,7 +222,7 @@ class TestTampering:
         tamper("DELETE FROM ledger_command WHERE last_position > %s", end - 3)
         tamper("DELETE FROM audit_seal WHERE size > %s", end - 3)
         assert checks.check_log().findings == []  # from inside there is nothing to see
-        found = checks.check_log(witness=witnessed(settings)).findings
+        found = checks.check_log(witness={"events": witnessed(settings)}).findings
         assert found[0].row == f"witnessed seal of {end} events"
 
     def test_all_history_rewritten_with_new_hashes_and_seals(
@@ -240,7 +242,7 @@ class TestTampering:
         tamper("DELETE FROM audit_seal")
         seals.seal()
         assert checks.check_log().findings == []
-        found = checks.check_log(witness=witnessed(settings)).findings
+        found = checks.check_log(witness={"events": witnessed(settings)}).findings
         first = min(item.size for item in witnessed(settings))
         assert found[0].row == f"witnessed seal of {first} events"
         assert "no longer have the root" in found[0].problem
@@ -297,7 +299,7 @@ class TestTampering:
         assert first_finding().row == f"seal of {size} events"
         tamper("UPDATE audit_seal SET note = replace(note, '\n%s\n', '\n1\n')" % size)  # noqa: UP031
         assert "signature" in first_finding().problem
-        tamper("UPDATE audit_node SET hash = sha256('x') WHERE index = 0")
+        tamper("UPDATE audit_node SET hash = sha256('x') WHERE key = 281474976710656")
         assert first_finding().row == "events 1 to 256"
 
 
@@ -320,7 +322,7 @@ class TestContinuousChecker:
     ) -> None:
         settings.LEDGER_CHECK_PAUSE_SECONDS = 0
         first = self.run()
-        assert (first.position, first.accounts) == (first.end, 4)
+        assert (first.covered, first.accounts) == (first.ends, 4)
         assert (first.seals, first.findings) == (2, [])
         move(send_own, accounts, 1200, seed=4)
         seals.seal()
@@ -330,7 +332,7 @@ class TestContinuousChecker:
         seals.seal()
         done = self.run()
         assert done.pk == second.pk
-        assert (done.position, done.seals, done.findings) == (done.end, 3, [])
+        assert (done.covered, done.seals, done.findings) == (done.ends, 3, [])
         settings.LEDGER_CHECK_PAUSE_SECONDS = 3600
         assert checker.work(budget_seconds=0) is None
 

@@ -12,12 +12,16 @@ from django.db import connection
 
 from audit import checks, seals
 from ledger.progress import ProgressBar
+from ledger.store import LOGS
 
 
 class Command(BaseCommand):
     """Exit code 1 when anything is wrong; the first finding along the log comes first."""
 
-    help = "Verify hashes, tree, seals, commands, versions, heads and snapshots against the events."
+    help = (
+        "Verify hashes, trees, seals, commands, looks, versions, heads, snapshots, Redis and the "
+        "trial balance against the events."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Where seals are kept outside, and how to answer."""
@@ -29,15 +33,17 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         """Both passes side by side: each reads with a connection of its own."""
         folder: Path | None = options["witness"]
-        witnessed = seals.read_witness(folder / "seals.jsonl") if folder else []
+        witnessed = {
+            log: seals.read_witness(seals.witness_file(folder, log)) for log in LOGS if folder
+        }
         connection.close()
-        bar = ProgressBar("events", stream=sys.stderr)
+        bar = ProgressBar("entries", stream=sys.stderr)
         with multiprocessing.get_context("fork").Pool(1) as pool:
             accounts = pool.apply_async(checks.check_accounts)
             report = checks.check_log(witness=witnessed, progress=bar.show)
             bar.close()
             other = accounts.get()
-        report.accounts = other.accounts
+        report.accounts, report.copies, report.sums = other.accounts, other.copies, other.sums
         report.findings = (report.findings + other.findings)[: checks.FINDINGS_MAX]
         report.findings_total += other.findings_total
         if options["json"]:
@@ -46,7 +52,9 @@ class Command(BaseCommand):
             for finding in report.findings:
                 self.stdout.write(f"WRONG  {finding}")
             self.stdout.write(
-                f"{report.events:,} events, {report.accounts:,} accounts, {report.seals:,} seals: "
+                ", ".join(f"{report.covered.get(log, 0):,} {log}" for log in LOGS)
+                + f", {report.accounts:,} accounts, {report.copies:,} copies of them, "
+                + f"{report.seals:,} seals: "
                 + (f"{report.findings_total:,} wrong" if report.findings_total else "all hold")
             )
         if report.findings_total:
