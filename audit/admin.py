@@ -12,9 +12,10 @@ from django.utils.safestring import SafeString
 
 from audit.models import Pass, Seal
 from audit.timeline import NAMES, timeline_of
+from ledger import store
 from ledger.admin_base import ReadOnlyAdmin
 from ledger.errors import LedgerError
-from ledger.models import Account, Command, Event, ImportJob, Snapshot
+from ledger.models import Access, Account, Command, Event, ImportJob, Snapshot
 
 
 def _timeline_link(account_id: object, text: object, **query: object) -> SafeString:
@@ -27,6 +28,7 @@ def _timeline_link(account_id: object, text: object, **query: object) -> SafeStr
 class EventAdmin(ReadOnlyAdmin):
     """The log."""
 
+    about_accounts = True
     list_display = ("position", "type", "account", "version", "recorded_at", "effective_at")
     exact_search = (("position", int), ("account_id", UUID))
     search_help_text = "A position, or an account id"
@@ -41,24 +43,48 @@ class EventAdmin(ReadOnlyAdmin):
 class CommandAdmin(ReadOnlyAdmin):
     """Every command that was decided, refusals included."""
 
+    about_accounts = True
     list_display = ("id", "name", "outcome", "actor", "channel", "received_at")
     exact_search = (("id", UUID), ("account_id", UUID))
     search_help_text = "A command id, or for refusals an account id"
+
+    def accounts_of(self, obj: Command) -> list[str]:
+        """Those that it moved."""
+        return store.accounts_of_command(obj.pk)
 
 
 @admin.register(Seal)
 class SealAdmin(ReadOnlyAdmin):
     """Signed tree heads; what they prove is checked by ``manage.py verify`` and ``verify.py``."""
 
-    list_display = ("size", "sealed_at", "root_hex")
-    fields = ("size", "sealed_at", "root_hex", "note")
+    list_display = ("size", "log", "sealed_at", "root_hex")
+    fields = ("log", "size", "sealed_at", "root_hex", "signed_note")
     exact_search = (("size", int),)
-    search_help_text = "A number of events"
+    search_help_text = "A number of entries"
+
+    @admin.display(description="signed note")
+    def signed_note(self, seal: Seal) -> SafeString:
+        """The note as it lies in files, long lines broken."""
+        return format_html('<code class="note">{}</code>', seal.note)
 
     @admin.display(description="root")
     def root_hex(self, seal: Seal) -> str:
         """The root in hex."""
         return bytes(seal.root).hex()
+
+
+@admin.register(Access)
+class AccessAdmin(ReadOnlyAdmin):
+    """Who looked at which account, as of when, and why."""
+
+    list_display = ("number", "at", "actor", "what", "account", "moment", "reason", "channel")
+    exact_search = (("account_id", UUID), ("actor", str))
+    search_help_text = "An account id, or the name of a user"
+
+    @admin.display(description="account")
+    def account(self, look: Access) -> str:
+        """The account, if it was a single one."""
+        return str(look.account_id or "")
 
 
 @admin.register(Pass)
@@ -69,17 +95,19 @@ class PassAdmin(ReadOnlyAdmin):
         "__str__",
         "started_at",
         "finished_at",
-        "position",
         "accounts",
+        "copies",
         "seals",
         "found",
     )
     fields = (
         "started_at",
         "finished_at",
-        "end",
-        "position",
+        "ends",
+        "stage",
+        "covered",
         "accounts",
+        "copies",
         "seals",
         "found",
         "listed",
@@ -105,6 +133,7 @@ class PassAdmin(ReadOnlyAdmin):
 class AccountAdmin(ReadOnlyAdmin):
     """The heads, and the account timeline."""
 
+    about_accounts = True
     list_display = (
         "timeline_link",
         "holder",
@@ -116,6 +145,10 @@ class AccountAdmin(ReadOnlyAdmin):
     )
     exact_search = (("id", UUID), ("reference", str))
     search_help_text = "An account id, or a reference"
+
+    def accounts_of(self, obj: Account) -> list[str]:
+        """Itself."""
+        return [str(obj.pk)]
 
     @admin.display(description="account")
     def timeline_link(self, account: Account) -> SafeString:
@@ -133,6 +166,9 @@ class AccountAdmin(ReadOnlyAdmin):
 
     def timeline(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
         """The account at a moment: state, events around it, difference to another moment."""
+        refused = self.gate(request, "timeline", [str(account_id)])
+        if refused is not None:
+            return refused
         asked = {name: request.GET.get(name, "") for name in (*NAMES, "compare")}
         shown: dict[str, Any] = {"asked": asked}
         status = 200
@@ -157,6 +193,7 @@ class AccountAdmin(ReadOnlyAdmin):
 class SnapshotAdmin(ReadOnlyAdmin):
     """Derived states, disposable."""
 
+    about_accounts = True
     list_display = ("position", "account_id", "version", "recorded_at", "state_schema")
     exact_search = (("account_id", UUID),)
     search_help_text = "An account id"

@@ -11,9 +11,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from audit import proofs
-from ledger import access, errors, handlers, store
+from ledger import access, codec, errors, handlers, store
 from ledger.api.schema import READ_PROBLEMS
-from ledger.api.views import LedgerView, integer, query, visible_command
+from ledger.api.serializers import canonical_uuid
+from ledger.api.views import (
+    PAGE_DEFAULT,
+    PAGE_MAX,
+    LedgerView,
+    integer,
+    page,
+    query,
+    visible_command,
+)
+from ledger.models import Access
 from ledger.roles import actions_of
 
 SEALED = {200: OpenApiTypes.OBJECT, **READ_PROBLEMS}
@@ -70,6 +80,7 @@ class ReceiptView(LedgerView):
         query(request, [])
         row = visible_command(request, command_id)
         command_id = str(row.id)
+        self.record_look(request, "receipt", store.accounts_of_command(row.id))
         if row.first_position is None or row.last_position is None:
             raise errors.NotFoundError("the command was refused: it has no events to prove")
         events = store.read_range(row.first_position, row.last_position)
@@ -84,6 +95,46 @@ class ReceiptView(LedgerView):
         response = Response(proofs.receipt(command_id, events))
         response["Content-Disposition"] = f'attachment; filename="receipt-{command_id}.json"'
         return response
+
+
+class LooksView(LedgerView):
+    """Who looked at an account."""
+
+    action = "audit"
+
+    @extend_schema(
+        operation_id="account_looks",
+        parameters=[
+            OpenApiParameter("after", OpenApiTypes.INT, description="Those after this number."),
+            OpenApiParameter("limit", OpenApiTypes.INT, description="1 to 1000, by default 100."),
+        ],
+        responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
+    )
+    def get(self, request: Request, account_id: str) -> Response:
+        """Looks at the account, oldest first: who, at what, as of when, why."""
+        params = query(request, ["after", "limit"])
+        account_id = canonical_uuid(account_id, field="account_id")
+        access.check_account(request.user, account_id)
+        limit = integer(params, "limit", least=1, most=PAGE_MAX) or PAGE_DEFAULT
+        after = integer(params, "after") or 0
+        rows = Access.objects.filter(account_id=account_id, number__gt=after).order_by("number")
+        found = list(rows[: limit + 1])
+        items = [
+            {
+                "number": row.number,
+                "at": codec.format_time(row.at),
+                "actor": row.actor,
+                "what": row.what,
+                "moment": row.moment,
+                "reason": row.reason,
+                "channel": row.channel,
+                "correlation_id": row.correlation_id,
+            }
+            for row in found
+        ]
+        return page(
+            request, items, limit, "after", found[limit - 1].number if len(found) > limit else None
+        )
 
 
 class VerifierView(LedgerView):
@@ -105,5 +156,6 @@ urlpatterns: list[Any] = [
     path("seal", SealView.as_view(), name="api-seal"),
     path("seal/consistency", ConsistencyView.as_view(), name="api-seal-consistency"),
     path("commands/<str:command_id>/receipt", ReceiptView.as_view(), name="api-receipt"),
+    path("accounts/<str:account_id>/looks", LooksView.as_view(), name="api-looks"),
     path("verify.py", VerifierView.as_view(), name="api-verifier"),
 ]

@@ -91,6 +91,7 @@ class TreePass(Generic[Entry]):
         """Check the next page; after the last one, what concerns the whole."""
         growing, report = self.growing, self.report
         if growing.size >= self.end:
+            report.covered[self.log] = growing.size
             self.sealed.check_ahead(self.end)
             self.check_whole()
             self.is_done = True

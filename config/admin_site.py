@@ -1,9 +1,17 @@
 """The admin site: for auditors, who read, and superusers, who also manage users."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.contrib.admin.apps import AdminConfig
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path, reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 
+from ledger import looks
+from ledger.errors import InvalidInputError
 from ledger.roles import actions_of
 
 
@@ -18,6 +26,30 @@ class LedgerAdminSite(admin.AdminSite):
     def has_permission(self, request: HttpRequest) -> bool:
         """Signed in, active, and allowed to audit."""
         return "audit" in actions_of(request.user)
+
+    def each_context(self, request: Any) -> dict[str, Any]:
+        """With the reason that the reader has stated."""
+        return {**super().each_context(request), "read_reason": looks.reason_of(request)}
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        """The page that asks why, beside the stock ones."""
+        own = path("reason/", self.admin_view(self.reason), name="read_reason")
+        return [own, *super().get_urls()]
+
+    def reason(self, request: HttpRequest) -> HttpResponse:
+        """Take the reason for looking, and go on to where it was asked for."""
+        target = request.POST.get("next", "") or request.GET.get("next", "")
+        if not url_has_allowed_host_and_scheme(target, allowed_hosts=None):
+            target = reverse("admin:index")
+        context = {**self.each_context(request), "title": "Why do you look?", "next": target}
+        if request.method == "POST":
+            try:
+                looks.state_reason(request, request.POST.get("reason", ""))
+            except InvalidInputError as error:
+                context |= {"error": error, "given": request.POST.get("reason", "")}
+                return TemplateResponse(request, "audit/reason.html", context, status=400)
+            return redirect(target)
+        return TemplateResponse(request, "audit/reason.html", context)
 
 
 class LedgerAdminConfig(AdminConfig):

@@ -1,15 +1,22 @@
-"""The base of every admin page over ledger data: read-only, and fast on tables of any size."""
+"""The base of every admin page over ledger data: read-only, fast on tables of any size, recorded.
+
+Pages about accounts ask once an hour for the reason of looking, and record every look with it.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.core.paginator import Paginator
 from django.db import connection
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 
+from ledger import looks
+from ledger.api.problems import correlation_id
 from ledger.roles import actions_of
 
 
@@ -42,8 +49,59 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not subscrip
     list_per_page = 50
     show_full_result_count = False
     paginator = EstimatePaginator
+    # Whether pages show something of accounts: looks at them are recorded, with the reason.
+    about_accounts: ClassVar[bool] = False
     # Exact look-ups only, each by an index; see `get_search_results`.
     exact_search: ClassVar[Sequence[tuple[str, type]]] = ()
+
+    def gate(
+        self, request: HttpRequest, what: str, accounts: Sequence[str] = (), moment: str = ""
+    ) -> HttpResponse | None:
+        """Record the look; a page that asks for the reason if there is none yet."""
+        reason = looks.reason_of(request)
+        if not reason:
+            context = {**self.admin_site.each_context(request), "title": "Why do you look?"}
+            return TemplateResponse(request, "audit/reason.html", context, status=403)
+        looks.record(
+            request.user,
+            what,
+            accounts=accounts,
+            moment=moment or request.META["QUERY_STRING"],
+            reason=reason,
+            channel="admin",
+            correlation_id=correlation_id(request),
+        )
+        return None
+
+    def accounts_of(self, obj: Any) -> list[str]:
+        """The accounts that a row is about."""
+        return [str(obj.account_id)]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The list, once the look is recorded."""
+        asked = self.about_accounts and self.has_view_permission(request)
+        refused = self.gate(request, f"list of {self.opts.verbose_name_plural}") if asked else None
+        return refused or super().changelist_view(request, extra_context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """A row, once the look is recorded."""
+        refused = None
+        if self.about_accounts and object_id and self.has_view_permission(request):
+            obj = self.get_object(request, unquote(object_id))
+            if obj is not None:
+                moment = f"{self.opts.verbose_name} {obj.pk}"
+                refused = self.gate(
+                    request, str(self.opts.verbose_name), self.accounts_of(obj), moment
+                )
+        return refused or super().changeform_view(request, object_id, form_url, extra_context)
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
         """Never."""

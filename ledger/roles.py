@@ -2,7 +2,8 @@
 
 A user's roles are the names of their groups. Actions are those of the commands
 (`ledger.domain.commands`), and for reading: `read` accounts, `read_log` the whole log, `audit` the
-admin, `operate` rebuilds, `backdate` an effective time in the past, `import` files.
+admin, `operate` rebuilds, `backdate` an effective time in the past, `import` files. `staff` are people
+whose looks are recorded.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from ledger.errors import ForbiddenError
 
-_TELLER = frozenset({"read", "open", "deposit", "withdraw", "transfer", "hold"})
+_TELLER = frozenset({"staff", "read", "open", "deposit", "withdraw", "transfer", "hold"})
 _SUPERVISOR = _TELLER | {
     "reverse",
     "adjust",
@@ -27,8 +28,8 @@ _SUPERVISOR = _TELLER | {
 ROLES: Mapping[str, frozenset[str]] = {
     "teller": _TELLER,
     "supervisor": _SUPERVISOR,
-    "auditor": frozenset({"read", "read_log", "audit"}),
-    "service": _SUPERVISOR - {"operate"},
+    "auditor": frozenset({"staff", "read", "read_log", "audit"}),
+    "service": _SUPERVISOR - {"operate", "staff"},
     "customer": frozenset({"read_own", "transfer_own"}),
 }
 

@@ -606,6 +606,17 @@ def record_access(content: Mapping[str, str | None]) -> int:
         return int(cursor.fetchone()[0])
 
 
+def accounts_of_command(command_id: object) -> list[str]:
+    """The accounts that an accepted command moved, or the one that a refused one was about."""
+    rows = _rows(
+        "SELECT DISTINCT coalesce(e.account_id, c.account_id)::text FROM ledger_command c "
+        "LEFT JOIN ledger_event e ON e.position BETWEEN c.first_position AND c.last_position "
+        "WHERE c.id = %s ORDER BY 1",
+        [command_id],
+    )
+    return [row[0] for row in rows if row[0] is not None]
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A row with a number and its leaf hash: a command's record, or a look."""
 

@@ -56,6 +56,8 @@ def current_account_as_json(view: queries.AccountView) -> dict[str, Any]:
 class AccountView(LedgerView):
     """An account now."""
 
+    looks_at = "account"
+
     @extend_schema(
         operation_id="account",
         parameters=[
@@ -87,6 +89,8 @@ class AccountView(LedgerView):
 
 class ActivityView(LedgerView):
     """Recent activity."""
+
+    looks_at = "activity"
 
     @extend_schema(
         operation_id="activity",

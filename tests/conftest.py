@@ -176,8 +176,8 @@ class Api:
         )
 
     def get(self, path: str, **headers: str) -> Any:
-        """GET."""
-        return self.client.get(f"/api/v1/{path}", headers=headers)
+        """GET, with a reason as staff must give one."""
+        return self.client.get(f"/api/v1/{path}", headers={"Read-Reason": "case 17", **headers})
 
     def open(self, balance: str = "0", currency: str = "EUR", **fields: str) -> str:
         """A new account with a balance."""

@@ -199,6 +199,10 @@ _PAGING = [
     _query("after", "The next_cursor of the page before."),
     _query("limit", "1 to 1000, by default 100.", OpenApiTypes.INT),
 ]
+READ_REASON = _header(
+    "Read-Reason",
+    "Why you look, such as a case number. Required of staff; programs and customers need none.",
+)
 ACCOUNT_FILTERS = ("holder", "owner", "reference", "currency", "status")
 _MOMENT = {
     "version": "The account's version.",
@@ -240,7 +244,7 @@ batch_view = extend_schema_view(
 stream_view = extend_schema_view(
     get=extend_schema(
         operation_id="account_events",
-        parameters=_PAGING,
+        parameters=[READ_REASON, *_PAGING],
         responses={200: EventPageSerializer, **READ_PROBLEMS},
     )
 )(views.StreamView)
@@ -255,6 +259,7 @@ state_view = extend_schema_view(
     get=extend_schema(
         operation_id="state",
         parameters=[
+            READ_REASON,
             *(_query(name, text) for name, text in _MOMENT.items()),
             _query("effective_as_of", "Of what was known then, only what counted by this moment."),
         ],
@@ -265,9 +270,12 @@ difference_view = extend_schema_view(
     get=extend_schema(
         operation_id="difference",
         parameters=[
-            _query(f"{side}_{name}", text)
-            for side in ("from", "to")
-            for name, text in _MOMENT.items()
+            READ_REASON,
+            *(
+                _query(f"{side}_{name}", text)
+                for side in ("from", "to")
+                for name, text in _MOMENT.items()
+            ),
         ],
         responses={200: OpenApiTypes.OBJECT, **READ_PROBLEMS},
     )

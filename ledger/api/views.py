@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from ledger import access, codec, errors, handlers, history, roles, store
+from ledger import access, codec, errors, handlers, history, looks, roles, store
 from ledger.api import problems
 from ledger.api.renderers import JSONNegotiation, rendered
 from ledger.api.serializers import (
@@ -125,9 +125,14 @@ def is_dry_run(params: Mapping[str, str]) -> bool:
 
 
 class LedgerView(APIView):
-    """Checks `action` for reads before anything else."""
+    """Checks `action` for reads before anything else, and records who looks.
+
+    `looks_at` names what a GET shows of accounts, empty if nothing; `is_past` asks for a reason.
+    """
 
     action: ClassVar[str] = ""
+    looks_at: ClassVar[str] = ""
+    is_past: ClassVar[bool] = False
     content_negotiation_class = JSONNegotiation
 
     def finalize_response(
@@ -138,10 +143,35 @@ class LedgerView(APIView):
         return super().finalize_response(request, response, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Authenticate, then require the view's action."""
+        """Authenticate, then require the view's action, then record the look."""
         super().initial(request, *args, **kwargs)
         if self.action:
             roles.require(request.user, self.action)
+        if self.looks_at and request.method in ("GET", "HEAD"):
+            account_id = kwargs.get("account_id")
+            accounts = [canonical_uuid(account_id, field="account_id")] if account_id else []
+            self.record_look(request, self.looks_at, accounts)
+
+    def record_look(self, request: Request, what: str, accounts: Sequence[str]) -> None:
+        """Record the look of a member of staff, who says why in the header ``Read-Reason``.
+
+        Raises:
+            InvalidInputError: the reason is missing for the past, or is none.
+        """
+        if not looks.is_recorded(request.user):
+            return
+        reason = request.META.get("HTTP_READ_REASON", "")
+        if reason or self.is_past:
+            reason = looks.check_reason(reason, field="Read-Reason")
+        looks.record(
+            request.user,
+            what,
+            accounts=accounts,
+            moment=request.META.get("QUERY_STRING", ""),
+            reason=reason,
+            channel="api",
+            correlation_id=problems.correlation_id(request._request),  # noqa: SLF001
+        )
 
 
 class CommandView(LedgerView):
@@ -379,6 +409,9 @@ def _limit(params: Mapping[str, str]) -> int:
 class StreamView(LedgerView):
     """The events of an account, oldest first."""
 
+    looks_at = "events"
+    is_past = True
+
     def get(self, request: Request, account_id: str) -> Response:
         """Events with version above `after`."""
         params = query(request, ["after", "limit"])
@@ -397,6 +430,7 @@ class LogView(LedgerView):
     """The whole log, in order: a feed to follow by position."""
 
     action = "read_log"
+    looks_at = "log"
 
     def get(self, request: Request) -> Response:
         """Events with position above `after`."""
@@ -432,6 +466,9 @@ def state_as_json(found: history.StateAt) -> dict[str, Any]:
 class StateView(LedgerView):
     """An account at any past moment."""
 
+    looks_at = "state"
+    is_past = True
+
     def get(self, request: Request, account_id: str) -> Response:
         """The state at `version`, `position` or `as_of`, and `effective_as_of` along the other axis."""
         params = query(request, ["version", "position", "as_of", "effective_as_of"])
@@ -445,6 +482,9 @@ class StateView(LedgerView):
 
 class DifferenceView(LedgerView):
     """What parts two moments of an account."""
+
+    looks_at = "difference"
+    is_past = True
 
     def get(self, request: Request, account_id: str) -> Response:
         """Changed fields and the events between ``from_*`` and ``to_*`` (default: now)."""
@@ -501,7 +541,9 @@ class OutcomeView(LedgerView):
     def get(self, request: Request, command_id: str) -> Response:
         """The outcome by command id; for senders who lost an answer, see `OutcomesView`."""
         query(request, [])
-        return Response(outcome_detail(request, visible_command(request, command_id)))
+        row = visible_command(request, command_id)
+        self.record_look(request, "command", store.accounts_of_command(row.id))
+        return Response(outcome_detail(request, row))
 
 
 class OutcomesView(LedgerView):
@@ -548,6 +590,7 @@ class AccountsView(CommandView):
     """List accounts, or open one."""
 
     command_name = "OpenAccount"
+    looks_at = "accounts"
 
     def get(self, request: Request) -> Response:
         """Accounts by id; a customer sees own ones."""

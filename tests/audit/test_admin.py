@@ -36,6 +36,7 @@ def sign_in(live_db: None, settings: Any) -> In:
         else:
             user = user_with(role)
         client.force_login(user)
+        client.post("/admin/reason/", {"reason": "case 17"})
         return client
 
     return make

@@ -219,7 +219,11 @@ class TestTampering:
     ) -> None:
         end = store.last_position()
         tamper("DELETE FROM ledger_event WHERE position > %s", end - 3)
-        tamper("DELETE FROM ledger_command WHERE last_position > %s", end - 3)
+        tamper(
+            "DELETE FROM ledger_command WHERE number >= "
+            "(SELECT min(number) FROM ledger_command WHERE last_position > %s)",
+            end - 3,
+        )
         tamper("DELETE FROM audit_seal WHERE size > %s", end - 3)
         assert checks.check_log().findings == []  # from inside there is nothing to see
         found = checks.check_log(witness={"events": witnessed(settings)}).findings
@@ -238,12 +242,21 @@ class TestTampering:
         tamper(
             "UPDATE ledger_command SET body = body || '{\"amount\": 77}' WHERE first_position = 2"
         )
+        for record in store.read_commands(1, store.end_of("commands")):
+            tamper(
+                "UPDATE ledger_command SET leaf_hash = %s WHERE number = %s",
+                record.expected, record.number,
+            )  # fmt: skip
         tamper("DELETE FROM audit_node")
         tamper("DELETE FROM audit_seal")
+        outside = witnessed(settings)
+        with pytest.raises(seals.SealRefusedError, match="no longer have the root"):
+            seals.seal()  # the witness is asked before anything is signed
+        settings.LEDGER_WITNESS = ""
         seals.seal()
         assert checks.check_log().findings == []
-        found = checks.check_log(witness={"events": witnessed(settings)}).findings
-        first = min(item.size for item in witnessed(settings))
+        found = checks.check_log(witness={"events": outside}).findings
+        first = min(item.size for item in outside)
         assert found[0].row == f"witnessed seal of {first} events"
         assert "no longer have the root" in found[0].problem
 
@@ -287,6 +300,47 @@ class TestTampering:
         tamper(f"UPDATE ledger_command SET {change} WHERE id = %s", command_id)
         found = first_finding()
         assert (found.row, found.column) == (f"command {command_id}", column)
+
+    RECORD = (
+        "sender = 'x'", "idempotency_key = 'x'", "fingerprint = sha256('x')", "name = 'OpenAccount'",
+        "body = body || '{\"memo\": \"x\"}'", "outcome = outcome", "actor = 'x'", "channel = 'x'",
+        "error = error || '{\"code\": \"x\"}'", "account_id = gen_random_uuid()",
+        "correlation_id = 'x'", "received_at = received_at + interval '1 microsecond'",
+        "leaf_hash = sha256('x')", "id = gen_random_uuid()",
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("change", RECORD)
+    def test_any_column_of_a_refusal(self, tamper: Tamper, change: str) -> None:
+        """Which no event speaks of: only its own leaf, and the seal over it, do."""
+        number, command_id = tamper(
+            "SELECT number, id::text FROM ledger_command WHERE outcome = 'rejected' "
+            "ORDER BY number LIMIT 1"
+        )
+        tamper(f"UPDATE ledger_command SET {change} WHERE number = %s", number)
+        found = checks.check_log().findings
+        if change == "outcome = outcome":  # cannot be another: the constraint wants positions
+            assert found == []
+            return
+        assert change.startswith("id =") or found[0].row == f"command {command_id}"
+        assert change.partition(" ")[0] in found[0].column or "leaf_hash" in change
+
+    def test_every_column_of_a_record_is_covered(self) -> None:
+        from ledger.models import Command
+
+        tried = {change.partition(" ")[0] for change in self.RECORD}
+        others = {"number", "first_position", "last_position"}  # above, and by their events
+        assert {field.name for field in Command._meta.fields} == tried | others
+
+    def test_a_refusal_rewritten_with_its_leaf_is_known_to_the_seal(self, tamper: Tamper) -> None:
+        seals.seal("commands")
+        [number] = tamper("SELECT min(number) FROM ledger_command WHERE outcome = 'rejected'")
+        tamper("UPDATE ledger_command SET actor = 'x' WHERE number = %s", number)
+        leaf = store.read_commands(number, number)[0].expected
+        tamper("UPDATE ledger_command SET leaf_hash = %s WHERE number = %s", leaf, number)
+        rows = [item.row for item in checks.check_log().findings]
+        assert rows[-1] == f"seal of {store.end_of('commands')} commands"
+        tamper("DELETE FROM ledger_command WHERE number = %s", number)
+        assert f"command {number}" in [item.row for item in checks.check_log().findings]
 
     def test_a_command_record_removed(self, tamper: Tamper) -> None:
         [command_id] = tamper("SELECT id::text FROM ledger_command WHERE first_position = 2")
