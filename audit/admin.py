@@ -4,16 +4,19 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from audit import checker, evidence
+from audit.api import zip_response
 from audit.models import Pass, Seal
-from audit.timeline import NAMES, timeline_of
+from audit.timeline import NAMES, timeline_of, whole
 from ledger import store
 from ledger.admin_base import ReadOnlyAdmin
+from ledger.api.problems import status_of
 from ledger.errors import LedgerError
 from ledger.models import Access, Account, Command, Event, ImportJob, Snapshot
 
@@ -89,7 +92,23 @@ class AccessAdmin(ReadOnlyAdmin):
 
 @admin.register(Pass)
 class PassAdmin(ReadOnlyAdmin):
-    """What the continuous checker covered and found."""
+    """What the continuous checker covered and found, and how things stand."""
+
+    def get_urls(self) -> list[URLPattern]:
+        """The page that says how things stand, beside the list."""
+        page = path(
+            "integrity/", self.admin_site.admin_view(self.integrity), name="audit_integrity"
+        )
+        return [page, *super().get_urls()]
+
+    def integrity(self, request: HttpRequest) -> HttpResponse:
+        """Last full pass, coverage, oldest unchecked event, findings, seals, witness."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Integrity",
+            "integrity": checker.standing(),
+        }
+        return TemplateResponse(request, "audit/integrity.html", context)
 
     list_display = (
         "__str__",
@@ -162,7 +181,29 @@ class AccountAdmin(ReadOnlyAdmin):
             self.admin_site.admin_view(self.timeline),
             name="ledger_account_timeline",
         )
-        return [timeline, *super().get_urls()]
+        bundle = path(
+            "<uuid:account_id>/evidence/",
+            self.admin_site.admin_view(self.evidence),
+            name="ledger_account_evidence",
+        )
+        return [timeline, bundle, *super().get_urls()]
+
+    def evidence(self, request: HttpRequest, account_id: UUID) -> HttpResponseBase:
+        """The evidence bundle, as the API gives it, with the reason that was stated here."""
+        refused = self.gate(request, "evidence", [str(account_id)])
+        if refused is not None:
+            return refused
+        try:
+            scope, seal = evidence.scope_of(
+                str(account_id),
+                first=whole(request.GET, "from_version"),
+                last=whole(request.GET, "until_version"),
+                size=whole(request.GET, "seal"),
+            )
+            return zip_response(scope, seal)
+        except LedgerError as error:
+            context = {**self.admin_site.each_context(request), "title": "Evidence", "error": error}
+            return TemplateResponse(request, "audit/problem.html", context, status=status_of(error))
 
     def timeline(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
         """The account at a moment: state, events around it, difference to another moment."""
@@ -175,7 +216,7 @@ class AccountAdmin(ReadOnlyAdmin):
         try:
             shown["timeline"] = timeline_of(str(account_id), asked)
         except LedgerError as error:
-            shown["error"], status = error, 400
+            shown["error"], status = error, status_of(error)
         return TemplateResponse(
             request,
             "audit/timeline.html",

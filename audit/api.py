@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase
-from django.urls import path
+from django.urls import path, reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import proofs
+from audit import evidence, proofs
+from audit.models import Seal
 from ledger import access, codec, errors, handlers, store
-from ledger.api.schema import READ_PROBLEMS
+from ledger.api.schema import READ_PROBLEMS, READ_REASON
 from ledger.api.serializers import canonical_uuid
 from ledger.api.views import (
     PAGE_DEFAULT,
@@ -26,6 +27,10 @@ from ledger.api.views import (
 from ledger.models import Access
 from ledger.roles import actions_of
 
+SEAL_PARAMETER = OpenApiParameter(
+    "seal", OpenApiTypes.INT, description="Prove it against the seal of so many events."
+)
+BUNDLE = {(200, "application/zip"): OpenApiTypes.BINARY, **READ_PROBLEMS}
 SEALED = {200: OpenApiTypes.OBJECT, **READ_PROBLEMS}
 
 
@@ -42,8 +47,7 @@ class SealView(LedgerView):
     def get(self, request: Request) -> Response:
         """The signed tree head and the public keys."""
         size = integer(query(request, ["size"]), "size", least=1)
-        found = proofs.newest_seal() if size is None else proofs.seal_of(size)
-        return Response(proofs.seal_as_json(found))
+        return Response(proofs.seal_as_json(proofs.seal_of(size)))
 
 
 class ConsistencyView(LedgerView):
@@ -65,7 +69,7 @@ class ConsistencyView(LedgerView):
         earlier, later = integer(params, "from", least=1), integer(params, "to", least=1)
         if earlier is None:
             raise errors.InvalidInputError("is required", field="from")
-        newer = proofs.newest_seal() if later is None else proofs.seal_of(later)
+        newer = proofs.seal_of(later)
         if newer.size < earlier:
             raise errors.InvalidInputError("must not be larger than `to`", field="from")
         return Response(proofs.consistency(proofs.seal_of(earlier), newer))
@@ -95,6 +99,81 @@ class ReceiptView(LedgerView):
         response = Response(proofs.receipt(command_id, events))
         response["Content-Disposition"] = f'attachment; filename="receipt-{command_id}.json"'
         return response
+
+
+class EvidenceView(LedgerView):
+    """An evidence bundle: a zip that proves an account's history to anybody."""
+
+    action = "audit"
+    looks_at = "evidence"
+    is_past = True
+
+    @extend_schema(
+        operation_id="account_evidence",
+        parameters=[
+            READ_REASON,
+            OpenApiParameter("from_version", OpenApiTypes.INT, description="1 by default."),
+            OpenApiParameter(
+                "until_version", OpenApiTypes.INT, description="The last sealed one by default."
+            ),
+            SEAL_PARAMETER,
+        ],
+        responses=BUNDLE,
+    )
+    def get(self, request: Request, account_id: str) -> HttpResponseBase:
+        """Events, proofs, statement, seal, keys and verifier; the same question gives the same bytes."""
+        params = query(request, ["from_version", "until_version", "seal"])
+        scope, seal = evidence.scope_of(
+            canonical_uuid(account_id, field="account_id"),
+            first=integer(params, "from_version", least=1, most=2**31 - 1),
+            last=integer(params, "until_version", least=1, most=2**31 - 1),
+            size=integer(params, "seal", least=1),
+        )
+        return zip_response(scope, seal)
+
+
+class LogEvidenceView(LedgerView):
+    """An evidence bundle of the whole log between two positions."""
+
+    action = "audit"
+    looks_at = "evidence"
+    is_past = True
+
+    @extend_schema(
+        operation_id="log_evidence",
+        parameters=[
+            READ_REASON,
+            OpenApiParameter("from", OpenApiTypes.INT, description="1 by default."),
+            OpenApiParameter(
+                "until", OpenApiTypes.INT, description="The last sealed one by default."
+            ),
+            SEAL_PARAMETER,
+        ],
+        responses=BUNDLE,
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        """Events with proofs, trial balances at both ends, the accounts concerned."""
+        params = query(request, ["from", "until", "seal"])
+        scope, seal = evidence.scope_of(
+            "",
+            first=integer(params, "from", least=1),
+            last=integer(params, "until", least=1),
+            size=integer(params, "seal", least=1),
+        )
+        return zip_response(scope, seal)
+
+
+def zip_response(scope: evidence.Scope, seal: Seal) -> HttpResponse:
+    """The bundle as a download; `Content-Location` is the question that always gives these bytes."""
+    answer = HttpResponse(evidence.bundle(scope, seal), content_type="application/zip")
+    answer["Content-Disposition"] = f'attachment; filename="{scope.file_name}"'
+    if scope.account_id:
+        url = reverse("api-evidence", args=[scope.account_id])
+        asked = f"from_version={scope.first}&until_version={scope.last}"
+    else:
+        url, asked = reverse("api-log-evidence"), f"from={scope.first}&until={scope.last}"
+    answer["Content-Location"] = f"{url}?{asked}&seal={scope.seal}"
+    return answer
 
 
 class LooksView(LedgerView):
@@ -156,6 +235,8 @@ urlpatterns: list[Any] = [
     path("seal", SealView.as_view(), name="api-seal"),
     path("seal/consistency", ConsistencyView.as_view(), name="api-seal-consistency"),
     path("commands/<str:command_id>/receipt", ReceiptView.as_view(), name="api-receipt"),
+    path("accounts/<str:account_id>/evidence", EvidenceView.as_view(), name="api-evidence"),
+    path("evidence", LogEvidenceView.as_view(), name="api-log-evidence"),
     path("accounts/<str:account_id>/looks", LooksView.as_view(), name="api-looks"),
     path("verify.py", VerifierView.as_view(), name="api-verifier"),
 ]

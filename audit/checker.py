@@ -5,16 +5,18 @@ stored is found within two passes, however old the row is. The admin shows the p
 """
 
 import logging
+import math
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from django.conf import settings
 
-from audit import checks, merkle
-from audit.models import Pass
+from audit import checks, merkle, seals
+from audit.models import Pass, Seal
 from ledger import store
-from ledger.store import LOGS
+from ledger.codec import RecordedEvent
+from ledger.store import LOGS, Log
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,81 @@ def _current() -> Pass | None:
         Pass.objects.filter(pk__lte=newest.pk - PASSES_KEPT).delete()
     ends = {log_name: store.end_of(log_name) for log_name in LOGS}
     return Pass.objects.create(started_at=store.clock(), ends=ends)
+
+
+class LogStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a log is sealed; `behind_seconds` since the seal if entries came after it."""
+
+    log: str
+    end: int
+    seal: Seal | None
+    unsealed: int
+    behind_seconds: int
+    witnessed: int
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How things stand: what was checked, found and sealed."""
+
+    last_full: Pass | None
+    running: Pass | None
+    age_seconds: int
+    took_seconds: int
+    bound_seconds: int
+    pause_seconds: int
+    oldest_unchecked: RecordedEvent | None
+    unchecked: int
+    findings: list[dict[str, str]]
+    findings_total: int
+    logs: list[LogStanding]
+    public_keys: list[str]
+
+
+def standing() -> Standing:
+    """For the page about integrity."""
+    now = store.clock()
+    last = Pass.objects.filter(finished_at__isnull=False).first()
+    running = Pass.objects.filter(finished_at__isnull=True).first()
+    took = age = bound = covered = 0
+    if last is not None and last.finished_at is not None:
+        took = math.ceil((last.finished_at - last.started_at).total_seconds())
+        age = int((now - last.finished_at).total_seconds())
+        bound = 2 * took + settings.LEDGER_CHECK_PAUSE_SECONDS
+        covered = last.covered.get("events", 0)
+    worst = max(
+        (item for item in (running, last) if item is not None),
+        key=lambda item: item.findings_total,
+        default=None,
+    )
+    oldest = store.read_log(after=covered, limit=1)
+    return Standing(
+        last_full=last,
+        running=running,
+        age_seconds=age,
+        took_seconds=took,
+        bound_seconds=bound,
+        pause_seconds=settings.LEDGER_CHECK_PAUSE_SECONDS,
+        oldest_unchecked=oldest[0] if oldest else None,
+        unchecked=store.last_position() - covered,
+        findings=worst.findings if worst is not None else [],
+        findings_total=worst.findings_total if worst is not None else 0,
+        logs=[_standing_of(log_name, now) for log_name in LOGS],
+        public_keys=seals.public_keys(),
+    )
+
+
+def _standing_of(log_name: Log, now: datetime) -> LogStanding:
+    last, end = seals.newest(log_name), store.end_of(log_name)
+    sealed = last.size if last is not None else 0
+    since = last.sealed_at if last is not None and end > sealed else now
+    return LogStanding(
+        log=log_name,
+        end=end,
+        seal=last,
+        unsealed=end - sealed,
+        behind_seconds=int((now - since).total_seconds()),
+        witnessed=max((size for size, _ in seals.last_witnessed(log_name)), default=0),
+    )
 
 
 def _advance(current: Pass, report: checks.Report, deadline: float) -> None:

@@ -59,25 +59,46 @@ def root(reader: Reader, size: int) -> bytes:
     return subtree(reader, 0, size)
 
 
-def inclusion_proof(reader: Reader, leaf: int, size: int) -> list[bytes]:
+def inclusion_proof(
+    reader: Reader, leaf: int, size: int, known: dict[tuple[int, int], bytes] | None = None
+) -> list[bytes]:
     """The path that shows that `leaf` (from 0) is in the tree of `size` (RFC 9162 2.1.3.1).
+
+    Proofs of many leaves may share what they found out: `known`, the hashes of subtrees.
 
     Raises:
         ValueError: there is no such leaf in it.
     """
     if not 0 <= leaf < size:
         raise ValueError(f"leaf {leaf} is not in a tree of {size}")
+    known = {} if known is None else known
     path: list[bytes] = []
     start, stop = 0, size
     while stop - start > 1:
         middle = start + _largest_power_below(stop - start)
-        if leaf < middle:
-            path.append(subtree(reader, middle, stop))
-            stop = middle
-        else:
-            path.append(subtree(reader, start, middle))
-            start = middle
+        is_left = leaf < middle
+        other = (middle, stop) if is_left else (start, middle)
+        if other not in known:
+            known[other] = subtree(reader, *other)
+        path.append(known[other])
+        start, stop = (start, middle) if is_left else (middle, stop)
     return path[::-1]
+
+
+def root_by_inclusion(leaf_hash: bytes, leaf: int, size: int, path: Sequence[bytes]) -> bytes:
+    """The root that a path of the right length leads to (RFC 9162 2.1.3.2)."""
+    first, last, found = leaf, size - 1, leaf_hash
+    for step in path:
+        if first & 1 or first == last:
+            found = node_hash(step, found)
+            while not first & 1 and first:
+                first >>= 1
+                last >>= 1
+        else:
+            found = node_hash(found, step)
+        first >>= 1
+        last >>= 1
+    return found
 
 
 def consistency_proof(reader: Reader, earlier: int, later: int) -> list[bytes]:

@@ -6,7 +6,9 @@ Everything here is JSON that ``audit/verify.py`` checks with nothing but the pub
 import base64
 from typing import Any
 
-from audit import merkle, seals
+import msgspec
+
+from audit import merkle, notes, seals
 from audit.models import Seal
 from ledger import codec
 from ledger.codec import RecordedEvent
@@ -27,12 +29,14 @@ def newest_seal() -> Seal:
     return found
 
 
-def seal_of(size: int) -> Seal:
-    """The seal of exactly `size` events.
+def seal_of(size: int | None) -> Seal:
+    """The seal of exactly `size` events, the newest without one.
 
     Raises:
         NotFoundError: there is none of that size.
     """
+    if size is None:
+        return newest_seal()
     found = Seal.objects.filter(log="events", size=size).first()
     if found is None:
         raise NotFoundError(f"there is no seal of {size} events")
@@ -57,7 +61,7 @@ def consistency(earlier: Seal, later: Seal) -> dict[str, Any]:
         "format": "ledger-consistency/1",
         "earlier": earlier.note,
         "later": later.note,
-        "proof": _as_text(path),
+        "proof": as_text(path),
         "public_keys": seals.public_keys(),
     }
 
@@ -82,7 +86,7 @@ def receipt(command_id: str, events: list[RecordedEvent]) -> dict[str, Any]:
                 "position": event.position,
                 "recorded_at": codec.format_time(event.recorded_at),
                 "content": codec.content_of(event).decode(),
-                "proof": _as_text(merkle.inclusion_proof(tree, event.position - 1, seal.size)),
+                "proof": as_text(merkle.inclusion_proof(tree, event.position - 1, seal.size)),
             }
             for event in events
         ],
@@ -91,5 +95,33 @@ def receipt(command_id: str, events: list[RecordedEvent]) -> dict[str, Any]:
     }
 
 
-def _as_text(path: list[bytes]) -> list[str]:
+class Proven(msgspec.Struct, frozen=True, kw_only=True):
+    """What the timeline says of an event's proof, worked out for this request."""
+
+    seal: Seal
+    holds: bool
+    steps: int
+
+
+def prove(event: RecordedEvent) -> Proven | None:
+    """Whether the event, as it is stored now, is under the newest seal; None if nothing covers it yet.
+
+    Raises:
+        TreeIncompleteError: a kept node is missing.
+    """
+    seal = seals.newest()
+    if seal is None or seal.size < event.position:
+        return None
+    path = merkle.inclusion_proof(seals.StoredTree(), event.position - 1, seal.size)
+    found = merkle.root_by_inclusion(codec.leaf_hash_of(event), event.position - 1, seal.size, path)
+    try:
+        said = notes.verify(seal.note, seals.public_keys())
+    except notes.NoteError:
+        return Proven(seal=seal, holds=False, steps=len(path))
+    holds = found == said.root and said.size == seal.size
+    return Proven(seal=seal, holds=holds, steps=len(path))
+
+
+def as_text(path: list[bytes]) -> list[str]:
+    """A proof's hashes for JSON."""
     return [base64.b64encode(item).decode() for item in path]

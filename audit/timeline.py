@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from audit import proofs, seals
 from ledger import codec, history, store, upcasters
 from ledger.codec import RecordedEvent
 from ledger.domain.events import EVENT_TYPES
@@ -45,8 +46,19 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     following: int | None
     last: int
     permanent_query: str
+    proven: proofs.Proven | None
+    proof_error: str
     difference: history.Difference | None
     difference_fields: list[tuple[str, str, str]]
+
+
+def whole(query: Mapping[str, str], name: str) -> int | None:
+    """A whole number of at most 15 digits from a query, if given.
+
+    Raises:
+        InvalidInputError: it is not one.
+    """
+    return _whole(query[name], name) if query.get(name) else None
 
 
 def _whole(text: str, field: str) -> int:
@@ -151,7 +163,14 @@ def timeline_of(account_id: str, query: Mapping[str, str]) -> Timeline:
     if compare:
         other = Moment(version=_whole(compare, "compare"))
         difference = history.difference(account_id, other, Moment(version=found.version))
+    proven, proof_error = None, ""
+    try:
+        proven = proofs.prove(selected)
+    except seals.TreeIncompleteError as error:
+        proof_error = str(error)
     return Timeline(
+        proven=proven,
+        proof_error=proof_error,
         found=found,
         fields=_fields(found.account),
         events=events,

@@ -3,6 +3,7 @@
 
     python verify.py receipt.json --key KEY        an event is in the log that the seal speaks of
     python verify.py consistency.json --key KEY    a later seal extends an earlier one
+    python verify.py evidence.zip --key KEY        everything in an evidence bundle holds
 
 KEY is the public key of the ledger (name+id+base64), from a place that you trust. Exit code 0 means that
 everything holds; 1 names the first thing that is wrong; 2 is a file or key that cannot be read.
@@ -17,9 +18,13 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import csv
 import hashlib
+import io
+import itertools
 import json
 import sys
+import zipfile
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +186,17 @@ def leaf_of(position: int, recorded_at: str, content: str) -> bytes:
     )
 
 
+def check_included(event: dict[str, Any], size: int, root: bytes) -> dict[str, Any]:
+    """The event's content, once its proof leads to the root."""
+    position, content = event["position"], event["content"]
+    leaf = leaf_of(position, event["recorded_at"], content)
+    proof = [unbase64(step, f"the proof of event {position}") for step in event["proof"]]
+    if root_by_inclusion(leaf, position - 1, size, proof) != root:
+        raise Wrong(f"event {position} is not in the sealed log as it is stated here")
+    parsed: dict[str, Any] = json.loads(content)
+    return parsed
+
+
 def check_receipt(receipt: dict[str, Any], key: Key) -> list[str]:
     """Every event of the receipt is in the sealed log, and speaks of the receipt's command."""
     size, root = read_note(receipt["seal"], key, "the seal")
@@ -188,12 +204,7 @@ def check_receipt(receipt: dict[str, Any], key: Key) -> list[str]:
     if not receipt["events"]:
         raise Wrong("the receipt holds no event")
     for event in receipt["events"]:
-        position, content = event["position"], event["content"]
-        leaf = leaf_of(position, event["recorded_at"], content)
-        proof = [unbase64(step, f"the proof of event {position}") for step in event["proof"]]
-        if root_by_inclusion(leaf, position - 1, size, proof) != root:
-            raise Wrong(f"event {position} is not in the sealed log as the receipt states it")
-        parsed = json.loads(content)
+        position, parsed = event["position"], check_included(event, size, root)
         if parsed["metadata"]["command_id"] != receipt["command_id"]:
             raise Wrong(f"event {position} belongs to another command")
         said.append(
@@ -212,28 +223,177 @@ def check_consistency_file(found: dict[str, Any], key: Key) -> list[str]:
     return [f"the seal of {later} events extends that of {earlier}: nothing before was changed"]
 
 
+IN = {
+    "MoneyDeposited",
+    "TransferReceived",
+    "TransactionReversed",
+    "BalanceAdjusted",
+}  # signed: the last two
+OUT = {"MoneyWithdrawn", "TransferSent", "HoldCaptured"}
+
+
+def moved(event: dict[str, Any]) -> int:
+    """What an event does to its account's balance, in minor units."""
+    if event["type"] not in IN | OUT:
+        return 0
+    amount: int = event["payload"]["amount"]
+    return amount if event["type"] in IN else -amount
+
+
+def minor(text: str) -> int:
+    """A decimal string without its point."""
+    return int(text.replace(".", ""))
+
+
+def check_bundle(archive: zipfile.ZipFile, key: Key) -> list[str]:
+    """Nothing missing, nothing added, every event proven, none left out, and the figures add up."""
+    manifest = json.loads(archive.read("manifest.json"))
+    if manifest["format"] != "ledger-evidence/1":
+        raise Unreadable(f"the format {manifest['format']} is not known to this verifier")
+    names = archive.namelist()
+    if sorted(names) != sorted([*manifest["files"], "manifest.json"]):
+        raise Wrong("the bundle does not hold the files that its manifest names")
+    for name, digest in sorted(manifest["files"].items()):
+        if sha256(archive.read(name)).hex() != digest:
+            raise Wrong(f"{name} is not the file that the manifest speaks of")
+    size, root = read_note(archive.read("seal.txt").decode(), key, "the seal")
+    if size != manifest["seal"]:
+        raise Wrong(f"the seal covers {size} events, the manifest says {manifest['seal']}")
+    lines = archive.read("events.jsonl").decode().split("\n")
+    events = [json.loads(line) for line in lines if line]
+    parsed = [check_included(event, size, root) for event in events]
+    check_complete(manifest, events, parsed)
+    check_csv(archive.read("events.csv").decode(), events, parsed)
+    said = [f"the seal of {size} events is signed by {key[0]}"]
+    first, last = manifest["first"], manifest["last"]
+    if manifest["account_id"]:
+        check_figures(json.loads(archive.read("statement.json")), parsed, first)
+        said.append(
+            f"all {len(events)} events of account {manifest['account_id']} from version {first} to {last} "
+            "are here, are in the log, and add up to the statement's figures"
+        )
+    else:
+        before, after = (
+            json.loads(archive.read(f"trial_balance_{side}.json")) for side in ("before", "after")
+        )
+        check_trial_balances(before, after, parsed)
+        said.append(
+            f"all {len(events)} events from position {first} to {last} are here, are in the log, and "
+            "lead from one trial balance to the other"
+        )
+    return said
+
+
+def check_complete(
+    manifest: dict[str, Any], events: list[dict[str, Any]], parsed: list[dict[str, Any]]
+) -> None:
+    """The events are just those from the first to the last, in order."""
+    account_id = manifest["account_id"]
+    wanted = range(manifest["first"], manifest["last"] + 1)
+    word = "version" if account_id else "position"
+    numbers = (
+        [item["version"] for item in parsed] if account_id else [e["position"] for e in events]
+    )
+    for number, found in itertools.zip_longest(wanted, numbers):
+        if number != found:
+            raise Wrong(f"{word} {number} is missing" if number else f"{word} {found} is too many")
+    for event, content in zip(events, parsed, strict=True):
+        if account_id and content["account_id"] != account_id:
+            raise Wrong(f"event {event['position']} is of another account")
+
+
+def check_csv(text: str, events: list[dict[str, Any]], parsed: list[dict[str, Any]]) -> None:
+    """The table says what the events say."""
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    if len(rows) != len(events):
+        raise Wrong("events.csv has not as many rows as there are events")
+    for row, event, content in zip(rows, events, parsed, strict=True):
+        expected = {
+            "position": str(event["position"]),
+            "account_id": content["account_id"],
+            "version": str(content["version"]),
+            "recorded_at": event["recorded_at"],
+            "effective_at": content["effective_at"],
+            "type": content["type"],
+            "schema_version": str(content["schema_version"]),
+            "command_id": content["metadata"]["command_id"],
+        }
+        for name, value in expected.items():
+            if row[name] != value:
+                raise Wrong(
+                    f"events.csv: {name} of event {event['position']} is {row[name]}, not {value}"
+                )
+        if json.loads(row["payload"]) != content["payload"]:
+            raise Wrong(f"events.csv: the payload of event {event['position']} is another")
+
+
+def check_figures(figures: dict[str, str], parsed: list[dict[str, Any]], first: int) -> None:
+    """Opening, movements and closing of a statement."""
+    amounts = [moved(event) for event in parsed]
+    opening, closing = minor(figures["opening"]), minor(figures["closing"])
+    if first == 1 and opening:
+        raise Wrong("the statement begins with version 1 but not with zero")
+    if opening + sum(amounts) != closing:
+        raise Wrong("the statement's closing balance is not its opening balance plus the events")
+    if minor(figures["came_in"]) != sum(a for a in amounts if a > 0) or minor(
+        figures["went_out"]
+    ) != sum(a for a in amounts if a < 0):
+        raise Wrong("the statement's totals are not those of the events")
+
+
+def check_trial_balances(
+    before: dict[str, Any], after: dict[str, Any], parsed: list[dict[str, Any]]
+) -> None:
+    """The events lead from one to the other, and each sums to zero."""
+    sums: dict[str, int] = {}
+    for event in parsed:
+        currency = event["payload"].get("currency", "")
+        sums[currency] = sums.get(currency, 0) + moved(event)
+    held: list[dict[str, int]] = []
+    for found in (before, after):
+        for row in found["currencies"]:
+            if minor(row["sum"]):
+                raise Wrong(f"the trial balance at {found['position']} does not sum to zero")
+        held.append({row["currency"]: minor(row["accounts"]) for row in found["currencies"]})
+    for currency in {*held[0], *held[1], *(name for name, total in sums.items() if total)}:
+        if held[0].get(currency, 0) + sums.get(currency, 0) != held[1].get(currency, 0):
+            raise Wrong(f"the events do not lead from one trial balance to the other in {currency}")
+
+
 CHECKS = {"ledger-receipt/1": check_receipt, "ledger-consistency/1": check_consistency_file}
+
+
+def check_file(path: str, given_key: str | None) -> list[str]:
+    """What holds in a file of any kind."""
+
+    def key_of(own: str) -> Key:
+        text = given_key or own
+        if "+" not in text:
+            with open(text, encoding="utf-8") as file:
+                text = file.read()
+        return read_key(text)
+
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return check_bundle(
+                archive, key_of(archive.read("public_keys.txt").decode().split("\n")[0])
+            )
+    with open(path, encoding="utf-8") as file:
+        found = json.load(file)
+    return CHECKS[found["format"]](found, key_of(found["public_keys"][0]))
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="verify.py", description=(__doc__ or "").split("\n", 1)[0]
     )
-    parser.add_argument("file", help="a receipt or consistency file")
+    parser.add_argument("file", help="a receipt, a consistency file or an evidence bundle")
     parser.add_argument(
         "--key", help="the ledger's public key, name+id+base64, or a file that holds it"
     )
     given = parser.parse_args(arguments)
     try:
-        with open(given.file, encoding="utf-8") as file:
-            found = json.load(file)
-        check = CHECKS[found["format"]]
-        text = given.key or found["public_keys"][0]
-        if "+" not in text:
-            with open(text, encoding="utf-8") as file:
-                text = file.read()
-        key = read_key(text)
-        said = check(found, key)
+        said = check_file(given.file, given.key)
     except Wrong as error:
         print(f"WRONG: {error}")
         return 1
@@ -245,6 +405,7 @@ def main(arguments: list[str]) -> int:
         IndexError,
         TypeError,
         AttributeError,
+        zipfile.BadZipFile,
     ) as error:
         print(f"Cannot read it: {type(error).__name__}: {error}")
         return 2

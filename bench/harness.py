@@ -244,7 +244,7 @@ def check_log(name: str, running: System | None = None) -> dict[str, Any]:
         AssertionError: something is wrong; says what.
     """
     from ledger import store
-    from ledger.api.views import trial_balance
+    from ledger.history import trial_balance
 
     if running is not None:
         running.wait_caught_up()

@@ -250,6 +250,13 @@ class StateIncompleteError(LedgerError):
     title = "The account has events newer than this software"
 
 
+class NotAvailableError(LedgerError):
+    """This installation lacks what that needs; everything else works."""
+
+    code = "not_available"
+    title = "Not available here"
+
+
 class NotFoundError(LedgerError):
     """What was asked for does not exist, or is not yours to see."""
 

@@ -9,11 +9,13 @@ counted by then.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from ledger import codec, store
 from ledger.codec import STATE_SCHEMA, RecordedEvent
+from ledger.domain.money import format_amount
 from ledger.domain.state import Account, evolve
 from ledger.errors import InvalidInputError, NotFoundError
 
@@ -237,3 +239,26 @@ def difference(account_id: str, earlier: Moment, later: Moment) -> Difference:
         ),
         events_total=after.version - before.version,
     )
+
+
+def trial_balance(position: int) -> list[dict[str, Any]]:
+    """Per currency: the accounts' total, each outside counterpart, and their sum."""
+    totals: dict[str, dict[str, int]] = {}
+    for currency, _, outside, _, minor in store.balances_at(position):
+        column = totals.setdefault(currency, {"accounts": 0})
+        column["accounts"] += minor
+        if outside:
+            column[outside] = column.get(outside, 0) - minor
+    return [
+        {
+            "currency": currency,
+            "accounts": format_amount(column["accounts"], currency),
+            "outside": {
+                name: format_amount(minor, currency)
+                for name, minor in sorted(column.items())
+                if name != "accounts"
+            },
+            "sum": format_amount(sum(column.values()), currency),
+        }
+        for currency, column in sorted(totals.items())
+    ]

@@ -48,7 +48,8 @@ REASON_SECONDS = 3600
 
 def reason_of(request: HttpRequest) -> str:
     """Why this user looks at accounts, as stated within the last hour; empty if not."""
-    stated = request.session.get(REASON_KEY) or {"text": "", "until": 0}
+    session = getattr(request, "session", {})  # a request with a token has none
+    stated = session.get(REASON_KEY) or {"text": "", "until": 0}
     return str(stated["text"]) if stated["until"] > time.time() else ""
 
 

@@ -606,6 +606,26 @@ def record_access(content: Mapping[str, str | None]) -> int:
         return int(cursor.fetchone()[0])
 
 
+def versions_until(account_id: str, position: int) -> int:
+    """How many events of an account lie at or before `position`."""
+    [[version]] = _rows(
+        "SELECT coalesce(max(version), 0) FROM ledger_event "
+        "WHERE account_id = %s AND position <= %s",
+        [account_id, position],
+    )
+    return int(version)
+
+
+def accounts_between(first: int, last: int) -> list[str]:
+    """The accounts that have events between two positions, in order of id."""
+    rows = _rows(
+        "SELECT DISTINCT account_id::text FROM ledger_event WHERE position BETWEEN %s AND %s "
+        "ORDER BY 1",
+        [first, last],
+    )
+    return [row[0] for row in rows]
+
+
 def accounts_of_command(command_id: object) -> list[str]:
     """The accounts that an accepted command moved, or the one that a refused one was about."""
     rows = _rows(

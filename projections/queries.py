@@ -14,11 +14,12 @@ import msgspec
 from django.conf import settings
 
 from ledger import history, store
+from ledger.activity import ActivityLine, activity_lines
 from ledger.codec import RecordedEvent
-from ledger.domain.state import Account, evolve
+from ledger.domain.state import Account
 from ledger.errors import NotFoundError
 from projections import feeds, redis_store
-from projections.balances import ACTIVITY_KEPT, ActivityLine, activity_line
+from projections.balances import ACTIVITY_KEPT
 from projections.models import Relay
 
 log = logging.getLogger(__name__)
@@ -199,13 +200,8 @@ def activity_of(events: list[RecordedEvent]) -> list[ActivityLine]:
     """Activity lines of consecutive events of one account, newest first."""
     if not events:
         return []
-    state = history.fold_to(events[0].account_id, events[0].version - 1)
-    lines: list[ActivityLine] = []
-    for recorded in events:
-        event = recorded.event
-        state = evolve(state, event)
-        lines.append(activity_line(recorded, event, state))
-    return lines[::-1]
+    before = history.fold_to(events[0].account_id, events[0].version - 1)
+    return list(activity_lines(before, events))[::-1]
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from django.db import IntegrityError
 from django.db.models import F
 from django.db.models.functions import Now
 
-from ledger import codec, store
+from ledger import activity, codec, store
 from ledger.codec import STATE_SCHEMA, RecordedEvent
 from ledger.domain.state import Account, evolve
 from ledger.errors import StateIncompleteError
@@ -40,7 +40,7 @@ LOCK = 7021996118255
 """The advisory lock around starting and swapping."""
 STALE_AFTER = timedelta(seconds=20)
 """A build without a heartbeat for so long has lost its workers."""
-SCHEMA = f"{STATE_SCHEMA}.{codec.logic_of((balances,))}"
+SCHEMA = f"{STATE_SCHEMA}.{codec.logic_of((balances, activity))}"
 """Names the logic that makes projections; a live generation of another one is rebuilt."""
 _FIRST = "00000000-0000-0000-0000-000000000000"
 

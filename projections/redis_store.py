@@ -30,10 +30,11 @@ from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
 from ledger import codec, store
+from ledger.activity import ActivityLine
 from ledger.domain.state import Account
 from ledger.history import Copy
 from ledger.service import relay_awake_key
-from projections.balances import ACTIVITY_KEPT, ActivityLine, Change
+from projections.balances import ACTIVITY_KEPT, Change
 
 log = logging.getLogger(__name__)
 

@@ -40,8 +40,10 @@ def test_listen_and_notify_are_not_used() -> None:
 
 
 def test_templates_need_no_inline_script_or_style() -> None:
-    """The content security policy forbids both."""
-    for path in (ROOT / "templates").rglob("*.html"):
+    """The content security policy forbids both. A statement is a file of its own, not a page of ours."""
+    for path in {*(ROOT / "templates").rglob("*.html")} - {
+        ROOT / "templates/ledger/statement.html"
+    }:
         text = path.read_text()
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", text), path
 

@@ -29,6 +29,7 @@ STATUS: Mapping[type[errors.LedgerError], int] = {
     errors.BusyError: 503,
     errors.StoreUnavailableError: 503,
     errors.StateIncompleteError: 503,
+    errors.NotAvailableError: 501,
     errors.NotFoundError: 404,
     errors.ForbiddenError: 403,
 }

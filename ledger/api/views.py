@@ -155,12 +155,14 @@ class LedgerView(APIView):
     def record_look(self, request: Request, what: str, accounts: Sequence[str]) -> None:
         """Record the look of a member of staff, who says why in the header ``Read-Reason``.
 
+        Links in pages send no header: then the reason stated in the audit pages counts.
+
         Raises:
             InvalidInputError: the reason is missing for the past, or is none.
         """
         if not looks.is_recorded(request.user):
             return
-        reason = request.META.get("HTTP_READ_REASON", "")
+        reason = request.META.get("HTTP_READ_REASON", "") or looks.reason_of(request._request)  # noqa: SLF001
         if reason or self.is_past:
             reason = looks.check_reason(reason, field="Read-Reason")
         looks.record(
@@ -632,27 +634,4 @@ class TrialBalanceView(LedgerView):
         """Sums at `position` or `as_of`, by default now."""
         params = query(request, ["position", "as_of"])
         position, _ = history.check_moment(moment_of(params))
-        return Response({"position": position, "currencies": trial_balance(position)})
-
-
-def trial_balance(position: int) -> list[dict[str, Any]]:
-    """Per currency: the accounts' total, each outside counterpart, and their sum."""
-    totals: dict[str, dict[str, int]] = {}
-    for currency, _, outside, _, minor in store.balances_at(position):
-        column = totals.setdefault(currency, {"accounts": 0})
-        column["accounts"] += minor
-        if outside:
-            column[outside] = column.get(outside, 0) - minor
-    return [
-        {
-            "currency": currency,
-            "accounts": format_amount(column["accounts"], currency),
-            "outside": {
-                name: format_amount(minor, currency)
-                for name, minor in sorted(column.items())
-                if name != "accounts"
-            },
-            "sum": format_amount(sum(column.values()), currency),
-        }
-        for currency, column in sorted(totals.items())
-    ]
+        return Response({"position": position, "currencies": history.trial_balance(position)})

@@ -167,7 +167,12 @@ class TestPages:
 class TestRecord:
     def test_numbers_have_no_gap_and_time_never_falls_under_concurrency(self, own_log: str) -> None:
         user = user_with("teller")
-        in_threads(8, lambda _: [looks.record(user, "x", channel="test") for _ in range(25)])
+
+        def look(_: int) -> None:
+            for _ in range(25):
+                looks.record(user, "x", channel="test")
+
+        in_threads(8, look)
         rows = list(Access.objects.order_by("number").values_list("number", "at"))
         assert [number for number, _ in rows] == list(range(1, 201))
         assert [at for _, at in rows] == sorted(at for _, at in rows)

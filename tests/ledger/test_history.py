@@ -228,7 +228,7 @@ class TestPositionAt:
 
 class TestTrialBalance:
     def test_sums_to_zero_at_every_position(self, send_own: Sender) -> None:
-        from ledger.api.views import trial_balance
+        from ledger.history import trial_balance
 
         euros, dollars = send_own.open(balance=1000), send_own.open(balance=50, currency="USD")
         other = send_own.open()

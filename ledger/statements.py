@@ -1,0 +1,124 @@
+"""Statements: what happened on an account between two versions, for people, with its sums.
+
+A pure function of the log: the same account and versions give the same bytes for ever.
+"""
+
+import msgspec
+from django.template.loader import render_to_string
+
+from ledger import csvs, history, store
+from ledger.activity import ActivityLine, activity_lines
+from ledger.domain.money import format_amount
+from ledger.domain.state import Account
+from ledger.errors import InvalidInputError, NotAvailableError, NotFoundError
+
+LINES_MAX = 20_000
+PDF_LINES_MAX = 2_000
+"""A page of a PDF takes a tenth of a second to lay out."""
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """Versions `first` to `last` of an account; amounts in minor units."""
+
+    account: Account
+    first: int
+    last: int
+    opening: int
+    closing: int
+    came_in: int
+    went_out: int
+    lines: list[ActivityLine]
+    leaf_hash: bytes
+
+    @property
+    def code(self) -> str:
+        """What a reader can compare with the ledger: the beginning of the last event's leaf hash."""
+        return self.leaf_hash.hex()[:16]
+
+
+def statement_of(account_id: str, first: int, last: int) -> Statement:
+    """The statement over the versions ``first <= version <= last``.
+
+    Raises:
+        InvalidInputError: there are no such versions, or more than LINES_MAX.
+        NotFoundError: no such account.
+    """
+    end = store.head_version(account_id)
+    if end == 0:
+        raise NotFoundError(f"account {account_id} does not exist")
+    if not 1 <= first <= last <= end:
+        raise InvalidInputError(
+            f"versions {first} to {last} are not there: the account has 1 to {end}",
+            field="from_version",
+        )
+    if last - first >= LINES_MAX:
+        raise InvalidInputError(
+            f"more than {LINES_MAX} events: ask for a shorter period", field="until_version"
+        )
+    before = history.fold_to(account_id, first - 1)
+    events = store.read_stream(account_id, after=first - 1, until=last, limit=LINES_MAX)
+    lines = list(activity_lines(before, events))
+    moved = [line.amount for line in lines if line.moves_money]
+    return Statement(
+        account=history.fold_to(account_id, last),
+        first=first,
+        last=last,
+        opening=before.balance,
+        closing=lines[-1].balance,
+        came_in=sum(amount for amount in moved if amount > 0),
+        went_out=sum(amount for amount in moved if amount < 0),
+        lines=lines,
+        leaf_hash=events[-1].leaf_hash,
+    )
+
+
+def as_html(statement: Statement) -> str:
+    """One page that needs nothing else, for screen and print."""
+    return render_to_string("ledger/statement.html", {"statement": statement})
+
+
+def as_pdf(statement: Statement) -> bytes:
+    """The same page as a tagged PDF (PDF/UA-1).
+
+    Raises:
+        InvalidInputError: it has more than PDF_LINES_MAX lines.
+        NotAvailableError: the system lacks Pango, which lays out the text.
+    """
+    if len(statement.lines) > PDF_LINES_MAX:
+        raise InvalidInputError(
+            f"more than {PDF_LINES_MAX} events do not fit a PDF: ask for a shorter period",
+            field="until_version",
+        )
+    try:
+        import weasyprint
+    except OSError as error:
+        raise NotAvailableError("PDF is not available: this system lacks Pango") from error
+    document = weasyprint.HTML(string=as_html(statement))
+    made: bytes = document.write_pdf(pdf_variant="pdf/ua-1")
+    return made
+
+
+def as_csv(statement: Statement) -> bytes:
+    """One row an event."""
+    header = ("version", "position", "recorded_at", "effective_at", "kind", "amount", "balance",
+              "currency", "counterpart", "note", "transaction_id", "actor")  # fmt: skip
+    return csvs.write(
+        header,
+        (
+            (
+                line.version,
+                line.position,
+                line.recorded_at,
+                line.effective_at,
+                line.kind,
+                format_amount(line.amount, line.currency) if line.moves_money else "",
+                format_amount(line.balance, line.currency),
+                line.currency,
+                csvs.neutral(line.counterpart),
+                csvs.neutral(line.note),
+                line.transaction_id,
+                csvs.neutral(line.actor),
+            )
+            for line in statement.lines
+        ),
+    )
