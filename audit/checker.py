@@ -163,6 +163,7 @@ def _advance(current: Pass, report: checks.Report, deadline: float) -> None:
                 current.stage = "sums"
         else:
             checks.check_sums(report, current.ends["events"])
+            checks.check_outside(report)
             current.finished_at = store.clock()
         if time.monotonic() >= deadline:
             return

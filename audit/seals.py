@@ -48,9 +48,13 @@ def node_key(log: Log, level: int, index: int = 0) -> int:
     return LOGS.index(log) * KEY_OF_LOG + level * KEY_OF_LEVEL + index
 
 
-def origin_of(log: Log, name: str) -> str:
-    """What the notes of a log call it, `name` being that of the key."""
-    return name if log == "events" else f"{name}/{log}"
+def origin_of(log: Log, name: str, epoch: int) -> str:
+    """What the notes of a log call it, `name` being that of the key.
+
+    After a restore that lost events another epoch begins: an origin never has two histories.
+    """
+    named = name if epoch == 1 else f"{name}/epoch-{epoch}"
+    return named if log == "events" else f"{named}/{log}"
 
 
 def newest(log: Log = "events") -> Seal | None:
@@ -149,7 +153,8 @@ def seal(log: Log = "events") -> Seal | None:
                     "manage.py verify names the first that differs"
                 )
         root = merkle.root(tree, end)
-        checkpoint = notes.Checkpoint(origin=origin_of(log, keys[0].name), size=end, root=root)
+        origin = origin_of(log, keys[0].name, settings.LEDGER_EPOCH)
+        checkpoint = notes.Checkpoint(origin=origin, size=end, root=root)
         note = notes.sign(checkpoint, keys)
         return Seal.objects.create(log=log, size=end, root=root, note=note, sealed_at=Now())
 
@@ -187,7 +192,9 @@ def witness() -> None:
 
 def witness_file(folder: Path, log_name: Log = "events") -> Path:
     """Where a witness's directory keeps the seals of a log, one a line."""
-    return folder / ("seals.jsonl" if log_name == "events" else f"seals-{log_name}.jsonl")
+    name = "seals" if log_name == "events" else f"seals-{log_name}"
+    epoch = settings.LEDGER_EPOCH
+    return folder / (f"{name}.jsonl" if epoch == 1 else f"{name}.epoch-{epoch}.jsonl")
 
 
 def last_witnessed(log_name: Log) -> list[tuple[int, bytes]]:

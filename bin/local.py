@@ -436,6 +436,7 @@ class Servers:
             self.postgres.provision()
             self.env["DATABASE_URL"] = self.postgres.url("ledger_web")
             self.env["DATABASE_OWNER_URL"] = self.postgres.url("ledger_owner")
+            self.env["LEDGER_PG_BIN"] = str(self.postgres.bin)
             self.env["LEDGER_SUPERUSER_URL"] = self.postgres.url("postgres")
         if not os.environ.get("REDIS_URL"):
             port = self.ports(6379, "Valkey")
@@ -615,6 +616,7 @@ def _write_env(made: dict[str, str]) -> None:
     names = (
         "DATABASE_URL",
         "DATABASE_OWNER_URL",
+        "LEDGER_PG_BIN",
         "REDIS_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
         "SECRET_KEY",

@@ -109,17 +109,20 @@ CACHES = {
         "OPTIONS": {"CLIENT_CLASS": "django_redis.client.DefaultClient"},
     }
 }
-LEDGER_REDIS_PREFIX = env.str("LEDGER_REDIS_PREFIX", default="ledger")
+# Raised by one after a restore that lost events: topic, Redis keys and seals begin anew.
+LEDGER_EPOCH = env.int("LEDGER_EPOCH", default=1)
+_EPOCH = f".{LEDGER_EPOCH}" if LEDGER_EPOCH > 1 else ""
+LEDGER_REDIS_PREFIX = env.str("LEDGER_REDIS_PREFIX", default="ledger") + _EPOCH
 
 KAFKA_BOOTSTRAP_SERVERS = env.str("KAFKA_BOOTSTRAP_SERVERS", default="")
 LEDGER_BUS = env.str("LEDGER_BUS", default="kafka" if KAFKA_BOOTSTRAP_SERVERS else "log")
-LEDGER_TOPIC = env.str("LEDGER_TOPIC", default="ledger.events")
+LEDGER_TOPIC = env.str("LEDGER_TOPIC", default="ledger.events") + _EPOCH
 LEDGER_TOPIC_PARTITIONS = env.int("LEDGER_TOPIC_PARTITIONS", default=12)
 LEDGER_TOPIC_REPLICATION = env.int("LEDGER_TOPIC_REPLICATION", default=1)
 if LEDGER_BUS == "kafka" and not KAFKA_BOOTSTRAP_SERVERS:
     raise ImproperlyConfigured("LEDGER_BUS=kafka needs KAFKA_BOOTSTRAP_SERVERS")
 
-LEDGER_SEALS_TOPIC = env.str("LEDGER_SEALS_TOPIC", default="ledger.seals")
+LEDGER_SEALS_TOPIC = env.str("LEDGER_SEALS_TOPIC", default="ledger.seals") + _EPOCH
 LEDGER_SEAL_KEYS = env.list("LEDGER_SEAL_KEYS", default=[])  # files of private keys
 LEDGER_SEAL_PUBLIC_KEYS = env.list("LEDGER_SEAL_PUBLIC_KEYS", default=[])  # current and retired
 LEDGER_WITNESS = env.str("LEDGER_WITNESS", default="")  # a directory or a URL

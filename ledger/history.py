@@ -48,6 +48,10 @@ COPIES: dict[str, Callable[[Sequence[str]], Mapping[str, Copy]]] = {}
 every one with a replay; accounts that are left out are not compared."""
 
 
+OUTSIDE: dict[str, Callable[[], str]] = {}
+"""What keeps events outside the database: a name, and how to ask why they are not those of the log."""
+
+
 class StateAt(msgspec.Struct, frozen=True, kw_only=True):
     """The account at a moment and the boundary that answers: the last event that counts."""
 

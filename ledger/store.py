@@ -589,6 +589,23 @@ def leaf_hashes(log: Log, first: int, last: int) -> list[bytes]:
     return [row[0] for row in rows]
 
 
+def unlike_log(tips: Mapping[int, bytes]) -> str:
+    """How events kept elsewhere, by position and leaf hash, differ from the log; empty if they do not.
+
+    Positions alone say nothing: a restored log grows past them with other events.
+    """
+    rows = _rows(
+        "SELECT position, leaf_hash FROM ledger_event WHERE position = ANY(%s)", [list(tips)]
+    )
+    here = dict(rows)
+    for position, leaf in sorted(tips.items(), reverse=True):
+        if position not in here:
+            return f"holds position {position} but the log ends at {last_position()}"
+        if here[position] != leaf:
+            return f"holds another event at position {position} than the log"
+    return ""
+
+
 def end_of(log: Log) -> int:
     """The last number; 0 when there is none."""
     table, number = _TABLES[log]

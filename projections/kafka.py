@@ -124,8 +124,8 @@ def _wait_for_leaders(topic: Topic) -> None:
             return
 
 
-def last_positions(topic: Topic) -> dict[int, int]:
-    """The log position of the last record in each partition; absent where there is none.
+def last_events(topic: Topic) -> dict[int, RecordedEvent]:
+    """The last record in each partition; absent where there is none.
 
     Raises:
         BrokerUnavailableError: no answer, or not every last record could be read.
@@ -141,7 +141,7 @@ def last_positions(topic: Topic) -> dict[int, int]:
             **_QUIET,
         }
     )
-    found: dict[int, int] = {}
+    found: dict[int, RecordedEvent] = {}
     try:
         consumer.assign(
             [TopicPartition(topic.name, number, ends[number] - 1) for number in waiting]
@@ -152,7 +152,7 @@ def last_positions(topic: Topic) -> dict[int, int]:
                 raise BrokerUnavailableError("the last records of the topic could not be read")
             for message in messages:
                 number, _, value = _record(message)
-                found[number] = wire.from_message(value).position
+                found[number] = wire.from_message(value)
                 waiting.discard(number)
     except KafkaException as error:
         raise BrokerUnavailableError(str(error.args[0])) from error

@@ -19,6 +19,7 @@ from projections.kafka import BrokerUnavailableError
 log = logging.getLogger(__name__)
 
 GENERATIONS_MISSING_PAUSE_SECONDS = 0.2
+OTHER_LOG_PAUSE_SECONDS = 5
 
 
 class StopFlag:
@@ -34,6 +35,10 @@ class StopFlag:
     def is_set(self) -> bool:
         """Whether to stop."""
         return self._stopped
+
+
+class OtherLogError(Exception):
+    """Redis holds projections of another history than the log's: a person must decide."""
 
 
 class Projector:
@@ -60,6 +65,8 @@ class Projector:
             log.warning("Redis is behind what was written to it: reading again from there")
             self.close()
         if self.feed is None:
+            if problem := redis_store.problem_with_log():
+                raise OtherLogError(problem)
             floor = rebuild.covered_by(targets)
             self.feed = feeds.open_feed(progress, offsets, floor=floor)
             self.known_progress = progress
@@ -69,7 +76,9 @@ class Projector:
         for generation in targets:
             apply_events(generation, batch.events)
         if batch.progress or batch.offsets:
-            redis_store.save_progress(batch.progress, batch.offsets)
+            redis_store.save_progress(
+                batch.progress, batch.offsets, batch.events[-1] if batch.events else None
+            )
             self.known_progress = self.known_progress | batch.progress
         self.pending = None
         return len(batch.events)
@@ -87,8 +96,12 @@ class Projector:
                     self.close()
                 if isinstance(error, DatabaseError):
                     connection.close()
+                    self.close()  # it may come back as another one
                 time.sleep(pause)
                 pause = min(pause * 2, 5.0)
+            except OtherLogError as error:
+                log.error("nothing is projected: %s", error)  # noqa: TRY400  (the text says it all)
+                time.sleep(OTHER_LOG_PAUSE_SECONDS)
         self.close()
 
     def close(self) -> None:

@@ -48,6 +48,10 @@ BEARINGS_MAX_SECONDS = 0.2
 """From this age on nobody goes by the old bearings while another thread renews them."""
 
 
+IDENTIFIED_SECONDS = 1.0
+"""How often a process makes sure that the projections are of this log, not of one restored since."""
+
+
 class _Bearings(msgspec.Struct, frozen=True, kw_only=True):
     """The live generation (or none), up to where it is complete, and the log's end."""
 
@@ -65,6 +69,7 @@ class _Compass:
     def __init__(self) -> None:
         self._known = _NOWHERE
         self._taken = -math.inf
+        self._identified = -math.inf
         self._lock = threading.Lock()
 
     def bearings(self) -> _Bearings:
@@ -85,6 +90,13 @@ class _Compass:
         now = time.monotonic()
         end = store.last_position()
         live, _ = redis_store.generations()
+        if live and now - self._identified > IDENTIFIED_SECONDS:
+            problem = redis_store.problem_with_log()
+            if problem:
+                log.error("the event store answers: %s", problem)
+                self._known, self._taken = _NOWHERE, now
+                return
+            self._identified = now
         complete = redis_store.watermark(live, feeds.partitions()) if live else 0
         self._known = _Bearings(live=live, complete=complete, end=end)
         self._taken = now

@@ -9,6 +9,7 @@ the stored version is the one it was computed from: redelivery, zombies and race
     {prefix}:from              hash: generation -> log position that its build covers
     {prefix}:progress          hash: partition -> log position projected without a gap
     {prefix}:offsets           hash: partition -> next offset of the feed
+    {prefix}:tip               position and leaf hash of an event applied lately: whose log it is
     {prefix}:{gen}:parked      hash: account -> why it cannot be projected
     {prefix}:{gen}:suspect     set when an account was lost from it, so totals may be wrong
     {prefix}:{gen}:{bNN}:a:ID  hash: v version, p position, s state
@@ -31,6 +32,7 @@ from redis.exceptions import RedisError
 
 from ledger import codec, store
 from ledger.activity import ActivityLine
+from ledger.codec import RecordedEvent
 from ledger.domain.state import Account
 from ledger.history import Copy
 from ledger.service import relay_awake_key
@@ -166,14 +168,33 @@ def progress() -> tuple[dict[str, int], dict[str, int]]:
     )
 
 
-def save_progress(done: Mapping[str, int], offsets: Mapping[str, int]) -> None:
-    """Note how far the feed was projected; call after the writes it speaks of."""
+def save_progress(
+    done: Mapping[str, int],
+    offsets: Mapping[str, int],
+    last: RecordedEvent | None = None,
+) -> None:
+    """Note how far the feed was projected, and its last event; call after the writes it speaks of."""
     pipeline = client().pipeline(transaction=True)
     if done:
         pipeline.hset(_key("progress"), mapping=done)
     if offsets:
         pipeline.hset(_key("offsets"), mapping=offsets)
+    if last is not None:
+        pipeline.set(_key("tip"), f"{last.position} {last.leaf_hash.hex()}")
     pipeline.execute()
+
+
+def problem_with_log() -> str:
+    """Why what is projected here is not of this log; empty if it is."""
+    tip = client().get(_key("tip"))
+    if tip is None:
+        return ""
+    position, leaf = _text(tip).split(" ")
+    problem = store.unlike_log({int(position): bytes.fromhex(leaf)})
+    return problem and (
+        f"Redis {problem}: the database was restored to an earlier state; "
+        "see docs/operations.md, restore"
+    )
 
 
 def watermark(generation: str, partitions: Sequence[str]) -> int:

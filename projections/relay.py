@@ -7,7 +7,7 @@ between produce and bookkeeping leaves neither a gap nor a duplicate. Never skip
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from django.conf import settings
@@ -32,7 +32,7 @@ LINGER_SECONDS = 1.0
 
 
 class LogBehindTopicError(Exception):
-    """The topic holds positions that the log does not: the database was restored to the past."""
+    """The topic holds events that the log does not: the database was restored to the past."""
 
 
 def topic_from_settings() -> Topic:
@@ -45,24 +45,45 @@ def topic_from_settings() -> Topic:
     )
 
 
+def _check_same_log(topic: Topic, published: Iterable[RecordedEvent]) -> None:
+    tips = {event.position: event.leaf_hash for event in published}
+    problem = store.unlike_log(tips)
+    if problem:
+        raise LogBehindTopicError(
+            f"topic {topic.name} {problem}: the database was restored to an earlier state; "
+            "see docs/operations.md, restore"
+        )
+
+
+def problem_with_topic() -> str:
+    """Why the topic is not of this log; empty if it is, or is away."""
+    if settings.LEDGER_BUS != "kafka":
+        return ""
+    topic = topic_from_settings()
+    try:
+        kafka.ensure_topic(topic)
+        _check_same_log(topic, kafka.last_events(topic).values())
+    except BrokerUnavailableError as error:
+        log.warning("Kafka is away: %s", error)
+    except LogBehindTopicError as error:
+        return str(error)
+    return ""
+
+
 class _Copy:
     """One relay's view of what the topic holds."""
 
     def __init__(self, topic: Topic) -> None:
         kafka.ensure_topic(topic)
         self.topic = topic
-        self.published = kafka.last_positions(topic)
+        last = kafka.last_events(topic)
+        _check_same_log(topic, last.values())
+        self.published = {partition: event.position for partition, event in last.items()}
         self.position = Relay.objects.get_or_create(topic=topic.name)[0].position
-        end = store.last_position()
         ahead = max(self.published.values(), default=0)
         if ahead < self.position:
             log.warning("the topic ends at %d, not %d: copying again", ahead, self.position)
             self.position = 0  # what is there is skipped, partition by partition
-        if ahead > end:
-            raise LogBehindTopicError(
-                f"topic {topic.name} holds position {ahead} but the log ends at {end}: the database "
-                "was restored to an earlier state; see docs/operations.md, restore"
-            )
         self.publisher = Publisher(topic)
 
     def step(self) -> int:

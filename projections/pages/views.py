@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from ledger import access, handlers, import_jobs, imports, looks, roles, store
 from ledger.api.problems import DOCUMENTED, correlation_id
 from ledger.api.serializers import account_id_of_reference, canonical_uuid, command_of
+from ledger.domain.commands import COMMANDS
 from ledger.errors import InvalidInputError, LedgerError, NotFoundError
 from ledger.models import Account, Command, ImportJob
 from ledger.service import bus
@@ -237,6 +238,8 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
     name, title, form_class = ACTIONS[action]
     account_id = canonical_uuid(account_id, field="account_id")
     access.check_account(request.user, account_id)
+    if not (name == "Transfer" and "transfer_own" in roles.actions_of(request.user)):
+        roles.require(request.user, COMMANDS[name].action)
     _look(request, "account", account_id)
     view = queries.account(account_id)
     form = form_class(request.POST or None)
@@ -303,8 +306,9 @@ def transaction(request: HttpRequest, command_id: str) -> HttpResponse:
         raise NotFoundError(f"transaction {command_id} does not exist")
     _look(request, "transaction", *store.accounts_of_command(command_id))
     form = forms.ReasonForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    if request.method == "POST":
         roles.require(request.user, "reverse")
+    if request.method == "POST" and form.is_valid():
         body = form.body() | {"transaction_id": command_id}
         outcome = _send(request, form, "ReverseTransaction", body, {})
         if outcome is not None:

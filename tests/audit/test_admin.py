@@ -155,7 +155,7 @@ class TestCrawl:
                     headers={"Idempotency-Key": str(uuid4())},
                 )  # fmt: skip
                 # The admin renders some pages whatever the method: they do nothing else.
-                rendered = answer.status_code == 200 and name.startswith("admin:")
+                rendered = answer.status_code in (200, 302) and name.startswith("admin:")
                 assert rendered or answer.status_code in (400, 403, 404, 405), (method, name, url)
             form = client.post(url, {"_save": "Save", "post": "yes", "amount": "1", "reason": "x"})
             rendered = form.status_code == 200 and name.startswith("admin:")

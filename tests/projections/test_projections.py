@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,14 +17,15 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from django.conf import settings as django_settings
 from django.db import connection
 
+from audit import checks, notes, seals, verify
 from ledger import codec, history, store
 from ledger.domain import commands as c
 from ledger.domain.state import Account
 from ledger.errors import StateIncompleteError
 from projections import apply, balances, feeds, kafka, queries, rebuild, redis_store, relay, wire
 from projections.models import Generation, Relay
-from projections.projector import Projector
-from tests.conftest import Sender, in_threads
+from projections.projector import OtherLogError, Projector
+from tests.conftest import Sender, in_threads, superuser
 from tests.ledger.test_bus import inject_event
 
 Projectors = Callable[[], Projector]
@@ -63,6 +65,7 @@ def without_memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReque
     """Reads ask every time, but where a test is about what they keep."""
     if request.node.get_closest_marker("memory") is None:
         monkeypatch.setattr(queries, "BEARINGS_SECONDS", -1.0)
+        monkeypatch.setattr(queries, "IDENTIFIED_SECONDS", -1.0)
         monkeypatch.setattr(
             queries._entries,
             "get",
@@ -672,3 +675,119 @@ def test_head_and_projection_and_history_agree(world: Sender, new_projector: Pro
         head = history.current(item)[0]
         assert queries.account(item).account == head
         assert history.state_at(item, history.Moment()).account == head
+
+
+class TestRestoredToAnEarlierState:
+    """C151: the database goes back, Kafka, Redis and the witness do not."""
+
+    @pytest.fixture
+    def restored(
+        self,
+        world: Sender,
+        new_projector: Projectors,
+        own_log: str,
+        settings: Any,
+        tmp_path: Path,
+    ) -> Iterator[list[str]]:
+        """A log that went from a backup at some position on, came back to it, and went another way."""
+        key = tmp_path / "seal.key"
+        key.write_text(notes.Signer.generate("example.org/ledger"))
+        settings.LEDGER_SEAL_KEYS = [str(key)]
+        settings.LEDGER_WITNESS = str(tmp_path / "witness")
+        accounts = traffic(world, 40)
+        settle(new_projector())
+        self.seal()
+        connection.close()
+        backup = f"{own_log}_backup"
+        with superuser() as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                [own_log],
+            )
+            admin.execute(f"CREATE DATABASE {backup} TEMPLATE {own_log} OWNER ledger_owner")
+        again = Sender()
+        for account in accounts:
+            for _ in range(8):
+                again(c.Deposit(account_id=account, amount=77, currency="EUR"))
+        lost = traffic(again, 5, seed=2)
+        settle(new_projector())
+        self.seal()
+        connection.close()
+        connection.settings_dict["NAME"] = backup
+        yield [*accounts, *lost]
+        connection.close()
+        connection.settings_dict["NAME"] = own_log
+        with superuser() as admin:
+            admin.execute(f"DROP DATABASE {backup} WITH (FORCE)")
+
+    def seal(self) -> None:
+        for log in store.LOGS:
+            seals.seal(log)
+        seals.witness()
+
+    def go_on(self, accounts: list[str], rounds: int) -> None:
+        """Other events than those that were lost, on a bus of this database."""
+        send = Sender()
+        for number in range(rounds):
+            send(c.Deposit(account_id=accounts[number % 5], amount=1_000, currency="EUR"))
+
+    @pytest.mark.parametrize("rounds", [0, 30, 150])
+    def test_is_recognised_everywhere_and_no_balance_is_a_mixture(
+        self,
+        restored: list[str],
+        new_projector: Projectors,
+        settings: Any,
+        rounds: int,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Behind what is outside, and when it has grown past that with other events."""
+        self.go_on(restored, rounds)
+        if settings.LEDGER_BUS == "kafka":
+            with pytest.raises(relay.LogBehindTopicError, match="restored to an earlier state"):
+                relay.run(budget_seconds=5, linger_seconds=0)
+        with pytest.raises(OtherLogError, match="restored to an earlier state"):
+            new_projector().step()
+        if rounds:
+            with pytest.raises(seals.SealRefusedError, match=r"restored|no longer have the root"):
+                seals.seal()
+        for account in restored[:5]:
+            view = queries.account(account)
+            assert view.account == history.fold_to(account, store.head_version(account))
+            assert view.source == "event-store"
+        report = checks.check_accounts()
+        found = {item.row for item in report.findings if item.column == "position"}
+        assert {"Redis"} | ({"Kafka"} if settings.LEDGER_BUS == "kafka" else set()) <= found
+        outside = seals.read_witness(seals.witness_file(Path(settings.LEDGER_WITNESS)))
+        log = checks.check_log(witness={"events": outside})
+        assert any(item.row.startswith("witnessed seal") for item in log.findings)
+
+    def test_goes_on_in_another_epoch(
+        self, restored: list[str], new_projector: Projectors, settings: Any
+    ) -> None:
+        """What docs/operations.md says to do: one number raised, everything outside begins anew."""
+        self.go_on(restored, 30)
+        settings.LEDGER_EPOCH = 2
+        settings.LEDGER_TOPIC += ".2"
+        settings.LEDGER_REDIS_PREFIX += ".2"
+        try:
+            rebuild.ensure(reason="test")
+            settle(new_projector())
+            self.go_on(restored, 20)
+            settle(new_projector())
+            assert_redis_equals_replay()
+            if settings.LEDGER_BUS == "kafka":
+                assert_topic_is_the_log()
+            self.seal()
+            sealed = seals.newest()
+            assert sealed is not None
+            assert sealed.note.startswith("example.org/ledger/epoch-2\n")
+            outside = seals.read_witness(seals.witness_file(Path(settings.LEDGER_WITNESS)))
+            assert [item.size for item in outside][-1] == sealed.size
+            report = checks.check_log(witness={"events": outside})
+            assert report.findings == []
+            assert checks.check_accounts().findings == []
+            public = verify.read_key(seals.public_keys()[0])
+            assert verify.read_note(sealed.note, public, "the seal")[0] == sealed.size
+        finally:
+            for name in redis_store.client().scan_iter(f"{settings.LEDGER_REDIS_PREFIX}*"):
+                redis_store.client().delete(name)

@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 
 from audit import checks, seals
+from ledger import history
 from ledger.progress import ProgressBar
 from ledger.store import LOGS
+
+
+def witness_folder() -> Path | None:
+    """The witness's directory, if it is one."""
+    where = settings.LEDGER_WITNESS
+    return Path(where) if where and not where.startswith(("http://", "https://")) else None
 
 
 class Command(BaseCommand):
@@ -26,7 +34,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Where seals are kept outside, and how to answer."""
         parser.add_argument(
-            "--witness", type=Path, help="the directory of a witness: its seals count too"
+            "--witness",
+            type=Path,
+            default=witness_folder(),
+            help="the directory of a witness, by default that of LEDGER_WITNESS: its seals count too",
+        )
+        parser.add_argument(
+            "--database-only", action="store_true", help="leave Redis and Kafka alone"
         )
         parser.add_argument("--json", action="store_true")
 
@@ -36,6 +50,9 @@ class Command(BaseCommand):
         witnessed = {
             log: seals.read_witness(seals.witness_file(folder, log)) for log in LOGS if folder
         }
+        if options["database_only"]:
+            history.COPIES.clear()
+            history.OUTSIDE.clear()
         connection.close()
         bar = ProgressBar("entries", stream=sys.stderr)
         with multiprocessing.get_context("fork").Pool(1) as pool:
