@@ -614,9 +614,13 @@ def end_of(log: Log) -> int:
 
 
 def record_access(content: Mapping[str, str | None]) -> int:
-    """Record a look; see ``ledger_record_access``. Returns its number."""
+    """Record a look; see ``ledger_record_access``. Returns its number.
+
+    Raises:
+        StoreUnavailableError: it could not be recorded.
+    """
     digest = codec.digest(codec.canonical(content)).hex()
-    with connection.cursor() as cursor:
+    with available(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT ledger_record_access(%s::jsonb, %s)", [codec.encode(content), digest]
         )

@@ -10,10 +10,11 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from audit import checks, notes, seals
+from audit import checker, checks, notes, seals
 from ledger import looks, store
 from ledger.domain import commands as c
 from ledger.models import Access
+from projections import rebuild, relay
 from tests.conftest import Api, Sender, in_threads, superuser, user_with
 
 TIMELINE = "admin:ledger_account_timeline"
@@ -176,6 +177,15 @@ class TestRecord:
         rows = list(Access.objects.order_by("number").values_list("number", "at"))
         assert [number for number, _ in rows] == list(range(1, 201))
         assert [at for _, at in rows] == sorted(at for _, at in rows)
+
+    def test_its_lock_is_nobody_elses(self, own_log: str) -> None:
+        """A relay, a rebuild, a seal and a pass may be at work, each with a lock held for long."""
+        numbers = [relay.LOCK, rebuild.LOCK, seals.LOCK, checker.LOCK]
+        with superuser(own_log) as admin:
+            for number in numbers:
+                admin.execute("SELECT pg_advisory_lock(%s)", [number])
+            looks.record(user_with("teller"), "x", channel="test")
+        assert Access.objects.count() == 1
 
     def test_cannot_be_written_but_by_its_function_nor_changed_by_anybody(
         self, own_log: str

@@ -17,7 +17,7 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from confluent_kafka import Consumer, TopicPartition
 from django.core.management import call_command
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from redis import Redis
 
 from audit import verify
@@ -44,7 +44,13 @@ def sign_in(browser: Browser, system: System, user: str, **options: Any) -> Page
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(15_000)
     problems: list[str] = []
-    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+
+    def note(line: ConsoleMessage) -> None:
+        is_wanted = line.location["url"].endswith("/nothing")  # a 404 is logged as an error
+        if line.type == "error" and not is_wanted:
+            problems.append(line.text)
+
+    page.on("console", note)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.problems = problems  # type: ignore[attr-defined]  # read by assert_clean
     page.goto(f"{system.url}/login")
@@ -231,12 +237,7 @@ class TestTheWalk:
             f"/transactions/{command}", "/imports", "/problems/insufficient_funds", "/nothing",
         ]  # fmt: skip
         for path in paths:
-            if path == "/nothing":
-                with page.expect_console_message():  # the 404 itself is logged
-                    page.goto(system.url + path)
-                page.problems.clear()  # type: ignore[attr-defined]  # set by sign_in
-            else:
-                page.goto(system.url + path)
+            page.goto(system.url + path)
             page.wait_for_load_state("networkidle")
             assert_clean(page)
         page.goto(f"{system.url}/api/v1/docs/")
@@ -410,7 +411,7 @@ def test_seals_follow_the_log_and_lie_outside(
         if not (message.key() or b"").startswith(b"events/"):
             continue  # the records of commands and the looks are logs of their own
         size, _ = verify.read_note((message.value() or b"").decode(), key, "the seal")
-        assert size > published
+        assert size >= published  # at least once
         published = size
     consumer.close()
 
