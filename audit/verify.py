@@ -23,6 +23,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import sys
 import zipfile
 from datetime import datetime, timedelta, timezone
@@ -99,8 +100,7 @@ def read_note(note: str, key: Key, what: str) -> tuple[int, bytes]:
     lines = text.split("\n")
     if len(lines) < 4 or not lines[1].isdigit():
         raise Wrong(f"{what} is not a checkpoint")
-    origin = lines[0].partition("/epoch-")[0] if "/epoch-" not in name else lines[0]
-    if origin != name:
+    if re.sub(r"/epoch-[0-9]+$", "", lines[0]) != name:
         raise Wrong(f"{what} is of another log: {lines[0]}")
     root = unbase64(lines[2], f"the root of {what}")
     return int(lines[1]), root

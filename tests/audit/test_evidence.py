@@ -259,6 +259,21 @@ class TestTampering:
         with pytest.raises(verify.Wrong, match="not signed"):
             check(made(account), other)
 
+    @pytest.mark.parametrize(
+        "origin", ["/commands", "/reads", "/epoch-2/commands", "/epoch-x", "2"]
+    )
+    def test_a_seal_of_another_log(self, key: notes.Signer, origin: str) -> None:
+        """Signed with the same key, in whichever epoch."""
+
+        def read(origin: str) -> int:
+            checkpoint = notes.Checkpoint(origin=origin, size=3, root=b"r" * 32)
+            public = verify.read_key(key.public_text)
+            return verify.read_note(notes.sign(checkpoint, [key]), public, "the seal")[0]
+
+        with pytest.raises(verify.Wrong, match="of another log"):
+            read(key.name + origin)
+        assert read(key.name) == read(key.name + "/epoch-2") == 3
+
     def test_the_wrong_kind_of_file_is_said_to_be_unreadable(self, tmp_path: Path) -> None:
         for number, content in enumerate((b"PK\x05\x06" + b"\0" * 18, b"no", b"[]", b"\xff")):
             path = tmp_path / f"{number}.zip"
