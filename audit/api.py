@@ -122,14 +122,7 @@ class EvidenceView(LedgerView):
     )
     def get(self, request: Request, account_id: str) -> HttpResponseBase:
         """Events, proofs, statement, seal, keys and verifier; the same question gives the same bytes."""
-        params = query(request, ["from_version", "until_version", "seal"])
-        scope, seal = evidence.scope_of(
-            canonical_uuid(account_id, field="account_id"),
-            first=integer(params, "from_version", least=1, most=2**31 - 1),
-            last=integer(params, "until_version", least=1, most=2**31 - 1),
-            size=integer(params, "seal", least=1),
-        )
-        return zip_response(scope, seal)
+        return _bundle(request, canonical_uuid(account_id, field="account_id"))
 
 
 class LogEvidenceView(LedgerView):
@@ -153,26 +146,35 @@ class LogEvidenceView(LedgerView):
     )
     def get(self, request: Request) -> HttpResponseBase:
         """Events with proofs, trial balances at both ends, the accounts concerned."""
-        params = query(request, ["from", "until", "seal"])
-        scope, seal = evidence.scope_of(
-            "",
-            first=integer(params, "from", least=1),
-            last=integer(params, "until", least=1),
-            size=integer(params, "seal", least=1),
-        )
-        return zip_response(scope, seal)
+        return _bundle(request, "")
+
+
+def _bundle(request: Request, account_id: str) -> HttpResponse:
+    first, last = evidence.range_names(account_id)
+    params = query(request, [first, last, "seal"])
+    most = 2**31 - 1 if account_id else 2**53 - 1
+    scope, seal = evidence.scope_of(
+        account_id,
+        first=integer(params, first, least=1, most=most),
+        last=integer(params, last, least=1, most=most),
+        size=integer(params, "seal", least=1),
+    )
+    return zip_response(scope, seal)
 
 
 def zip_response(scope: evidence.Scope, seal: Seal) -> HttpResponse:
     """The bundle as a download; `Content-Location` is the question that always gives these bytes."""
     answer = HttpResponse(evidence.bundle(scope, seal), content_type="application/zip")
     answer["Content-Disposition"] = f'attachment; filename="{scope.file_name}"'
-    if scope.account_id:
-        url = reverse("api-evidence", args=[scope.account_id])
-        asked = f"from_version={scope.first}&until_version={scope.last}"
-    else:
-        url, asked = reverse("api-log-evidence"), f"from={scope.first}&until={scope.last}"
-    answer["Content-Location"] = f"{url}?{asked}&seal={scope.seal}"
+    first, last = evidence.range_names(scope.account_id)
+    url = (
+        reverse("api-evidence", args=[scope.account_id])
+        if scope.account_id
+        else reverse("api-log-evidence")
+    )
+    answer["Content-Location"] = (
+        f"{url}?{first}={scope.first}&{last}={scope.last}&seal={scope.seal}"
+    )
     return answer
 
 

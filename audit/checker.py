@@ -20,15 +20,13 @@ from ledger.store import LOGS, Log
 
 log = logging.getLogger(__name__)
 
-LOCK = 7021996118261
-"""The advisory lock of the one checker at work."""
 ACCOUNTS_AT_ONCE = 50
 PASSES_KEPT = 100
 
 
 def work(*, budget_seconds: float) -> Pass | None:
     """Go on with the pass at hand, or begin one if it is time; the pass, or None if it is not."""
-    with store.single_flight(LOCK) as got:
+    with store.single_flight(store.Lock.CHECKER) as got:
         current = _current() if got else None
         if current is None:
             return None
@@ -134,6 +132,7 @@ def standing() -> Standing:
 def _standing_of(log_name: Log, now: datetime) -> LogStanding:
     last, end = seals.newest(log_name), store.end_of(log_name)
     sealed = last.size if last is not None else 0
+    witnessed = seals.last_witnessed(log_name)
     since = last.sealed_at if last is not None and end > sealed else now
     return LogStanding(
         log=log_name,
@@ -141,7 +140,7 @@ def _standing_of(log_name: Log, now: datetime) -> LogStanding:
         seal=last,
         unsealed=end - sealed,
         behind_seconds=int((now - since).total_seconds()),
-        witnessed=max((size for size, _ in seals.last_witnessed(log_name)), default=0),
+        witnessed=witnessed.size if witnessed is not None else 0,
     )
 
 
@@ -170,7 +169,7 @@ def _advance(current: Pass, report: checks.Report, deadline: float) -> None:
 
 
 def _along_log(current: Pass, report: checks.Report, deadline: float) -> None:
-    at = [str(name) for name in LOGS].index(current.stage)
+    at = LOGS.index(current.stage)
     along = checks.pass_along(
         LOGS[at],
         report,
@@ -189,5 +188,4 @@ def _along_log(current: Pass, report: checks.Report, deadline: float) -> None:
         return
     current.position = along.growing.size
     current.peaks = [[height, peak.hex()] for height, peak in along.growing.peaks]
-    if isinstance(along, checks.EventsPass):
-        current.before = along.before
+    current.before = along.before

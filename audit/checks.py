@@ -2,9 +2,8 @@
 
 Two passes that can run side by side: along the logs (positions, time, hashes, trees, seals; events,
 records of commands, looks) and account by account (versions, heads, snapshots, what Redis holds, the
-trial balance). Each finding names the row, and the column as
-far as the evidence tells it. The first finding along the log is the first place where history and
-proof part.
+trial balance). Each finding names the row, and the column as far as the evidence tells it. The first
+finding along the log is the first place where history and proof part.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +72,7 @@ class TreePass(Generic[Entry]):
     """One pass along a log up to `end`, a page at a time, so that it can be laid down and resumed."""
 
     log: Log = "events"
+    number: str = "number"
 
     def __init__(
         self,
@@ -80,11 +80,14 @@ class TreePass(Generic[Entry]):
         end: int,
         *,
         growing: merkle.Growing | None = None,
+        before: datetime | None = None,
         witness: Sequence[seals.Witnessed] = (),
     ) -> None:
         self.report = report
         self.end = end
         self.growing = growing or merkle.Growing()
+        self.before = before
+        report.covered[self.log] = self.growing.size
         self.sealed = _Sealed(report, self.log, witness)
         self.is_done = False
 
@@ -92,7 +95,6 @@ class TreePass(Generic[Entry]):
         """Check the next page; after the last one, what concerns the whole."""
         growing, report = self.growing, self.report
         if growing.size >= self.end:
-            report.covered[self.log] = growing.size
             self.sealed.check_ahead(self.end)
             self.check_whole()
             self.is_done = True
@@ -111,16 +113,11 @@ class TreePass(Generic[Entry]):
         report.covered[self.log] = growing.size
         if not page or growing.size < self.number_of(page[-1]):
             # Every leaf from here on would stand in a wrong place.
-            report.add(self.missing(growing.size + 1), self.number, "is missing")
+            row = f"{self.log.removesuffix('s')} {growing.size + 1}"
+            report.add(row, self.number, "is missing")
             self.is_done = True
             return
         self.check_page(page)
-
-    number: str = "number"
-
-    def missing(self, number: int) -> str:
-        """What to call an entry that is not there."""
-        return f"{self.log.removesuffix('s')} {number}"
 
     def read(self, after: int, until: int) -> Sequence[Entry]:
         """The next page."""
@@ -145,10 +142,6 @@ class EventsPass(TreePass[RecordedEvent]):
     """Along the log."""
 
     number = "position"
-
-    def __init__(self, *args: Any, before: datetime | None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.before = before
 
     def read(self, after: int, until: int) -> Sequence[RecordedEvent]:
         """See `TreePass`."""
@@ -209,7 +202,6 @@ def pass_along(log: Log, report: Report, end: int, **options: Any) -> TreePass[A
     """The pass along one of the logs."""
     if log == "events":
         return EventsPass(report, end, **options)
-    options.pop("before", None)
     return RecordsPass(log, report, end, **options)
 
 
@@ -278,6 +270,11 @@ class _Sealed:
         self.report = report
         self.log = log
         self.keys = seals.public_keys()
+        self.origins = {
+            seals.origin_of(log, key.partition("+")[0], epoch)
+            for key in self.keys
+            for epoch in range(1, settings.LEDGER_EPOCH + 1)
+        }
         self.witness = witness
         self.waiting: list[tuple[int, str, str, bytes]] = []
 
@@ -303,11 +300,7 @@ class _Sealed:
             except notes.NoteError as error:
                 self.report.add(row, "note", str(error))
                 continue
-            names = {key.partition("+")[0] for key in self.keys}
-            epochs = range(1, settings.LEDGER_EPOCH + 1)
-            if said.origin not in {
-                seals.origin_of(self.log, name, epoch) for name in names for epoch in epochs
-            }:
+            if said.origin not in self.origins:
                 self.report.add(row, "note", f"is of another log: {said.origin}")
             if said.size != size or (root and said.root != root):
                 self.report.add(row, "root", "is not what its signed note says")

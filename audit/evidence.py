@@ -17,7 +17,7 @@ import msgspec
 
 from audit import merkle, seals
 from audit.models import Seal
-from audit.proofs import as_text, seal_of
+from audit.proofs import included, seal_of
 from ledger import codec, csvs, history, statements, store
 from ledger.codec import RecordedEvent
 from ledger.domain.money import format_amount
@@ -44,6 +44,11 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         return f"evidence-{about}-{self.first}-{self.last}-seal-{self.seal}.zip"
 
 
+def range_names(account_id: str) -> tuple[str, str]:
+    """What a question calls the first and the last of them: versions of an account, or positions."""
+    return ("from_version", "until_version") if account_id else ("from", "until")
+
+
 def scope_of(
     account_id: str, *, first: int | None, last: int | None, size: int | None
 ) -> tuple[Scope, Seal]:
@@ -54,8 +59,7 @@ def scope_of(
         InvalidInputError: no such versions or positions, or more than EVENTS_MAX.
         BusyError: the end is not sealed yet.
     """
-    seal = seal_of(size)
-    names = ("from_version", "until_version") if account_id else ("from", "until")
+    seal, names = seal_of(size), range_names(account_id)
     if account_id:
         ends = store.head_version(account_id)
         if ends == 0:
@@ -81,10 +85,8 @@ def scope_of(
 def bundle(scope: Scope, seal: Seal) -> bytes:
     """The zip."""
     if scope.account_id:
-        events = store.read_stream(
-            scope.account_id, after=scope.first - 1, until=scope.last, limit=EVENTS_MAX
-        )
-        files = _account_files(scope)
+        statement = statements.statement_of(scope.account_id, scope.first, scope.last)
+        events, files = statement.events, _account_files(statement)
     else:
         events = store.read_range(scope.first, scope.last)
         files = _log_files(scope)
@@ -114,8 +116,7 @@ def bundle(scope: Scope, seal: Seal) -> bytes:
     return packed.getvalue()
 
 
-def _account_files(scope: Scope) -> dict[str, bytes]:
-    statement = statements.statement_of(scope.account_id, scope.first, scope.last)
+def _account_files(statement: statements.Statement) -> dict[str, bytes]:
     currency = statement.account.currency
     figures = {
         "currency": currency,
@@ -136,9 +137,10 @@ def _account_files(scope: Scope) -> dict[str, bytes]:
 
 def _log_files(scope: Scope) -> dict[str, bytes]:
     """Trial balances at both ends, and the accounts concerned as they were at the later one."""
-    accounts = store.accounts_between(scope.first, scope.last)
-    moment = history.Moment(position=scope.last)
-    states = [history.state_at(account_id, moment).account for account_id in accounts]
+    states = [
+        history.fold_to(account_id, store.versions_until(account_id, scope.last))
+        for account_id in store.accounts_between(scope.first, scope.last)
+    ]
     rows = (
         (
             account.account_id,
@@ -170,13 +172,7 @@ def _jsonl(events: Sequence[RecordedEvent], seal: Seal) -> bytes:
     lines = []
     for event in events:
         path = merkle.inclusion_proof(tree, event.position - 1, seal.size, known)
-        line = {
-            "position": event.position,
-            "recorded_at": codec.format_time(event.recorded_at),
-            "content": codec.content_of(event).decode(),
-            "proof": as_text(path),
-        }
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        lines.append(json.dumps(included(event, path), ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
 

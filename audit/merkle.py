@@ -85,22 +85,6 @@ def inclusion_proof(
     return path[::-1]
 
 
-def root_by_inclusion(leaf_hash: bytes, leaf: int, size: int, path: Sequence[bytes]) -> bytes:
-    """The root that a path of the right length leads to (RFC 9162 2.1.3.2)."""
-    first, last, found = leaf, size - 1, leaf_hash
-    for step in path:
-        if first & 1 or first == last:
-            found = node_hash(step, found)
-            while not first & 1 and first:
-                first >>= 1
-                last >>= 1
-        else:
-            found = node_hash(found, step)
-        first >>= 1
-        last >>= 1
-    return found
-
-
 def consistency_proof(reader: Reader, earlier: int, later: int) -> list[bytes]:
     """What shows that the tree of `later` leaves extends that of `earlier` (RFC 9162 2.1.4.1).
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from audit import merkle, notes, seals
+from audit import merkle, notes, seals, verify
 from audit.models import Seal
 from ledger import codec
 from ledger.codec import RecordedEvent
@@ -61,7 +61,7 @@ def consistency(earlier: Seal, later: Seal) -> dict[str, Any]:
         "format": "ledger-consistency/1",
         "earlier": earlier.note,
         "later": later.note,
-        "proof": as_text(path),
+        "proof": _as_text(path),
         "public_keys": seals.public_keys(),
     }
 
@@ -82,16 +82,21 @@ def receipt(command_id: str, events: list[RecordedEvent]) -> dict[str, Any]:
         "format": RECEIPT_FORMAT,
         "command_id": command_id,
         "events": [
-            {
-                "position": event.position,
-                "recorded_at": codec.format_time(event.recorded_at),
-                "content": codec.content_of(event).decode(),
-                "proof": as_text(merkle.inclusion_proof(tree, event.position - 1, seal.size)),
-            }
+            included(event, merkle.inclusion_proof(tree, event.position - 1, seal.size))
             for event in events
         ],
         "seal": seal.note,
         "public_keys": seals.public_keys(),
+    }
+
+
+def included(event: RecordedEvent, path: list[bytes]) -> dict[str, Any]:
+    """An event with its proof, as `verify.check_included` takes it."""
+    return {
+        "position": event.position,
+        "recorded_at": codec.format_time(event.recorded_at),
+        "content": codec.content_of(event).decode(),
+        "proof": _as_text(path),
     }
 
 
@@ -106,6 +111,8 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True):
 def prove(event: RecordedEvent) -> Proven | None:
     """Whether the event, as it is stored now, is under the newest seal; None if nothing covers it yet.
 
+    Checked by the verifier that outsiders use.
+
     Raises:
         TreeIncompleteError: a kept node is missing.
     """
@@ -113,15 +120,13 @@ def prove(event: RecordedEvent) -> Proven | None:
     if seal is None or seal.size < event.position:
         return None
     path = merkle.inclusion_proof(seals.StoredTree(), event.position - 1, seal.size)
-    found = merkle.root_by_inclusion(codec.leaf_hash_of(event), event.position - 1, seal.size, path)
     try:
         said = notes.verify(seal.note, seals.public_keys())
-    except notes.NoteError:
+        verify.check_included(included(event, path), said.size, said.root)
+    except (notes.NoteError, verify.Wrong):
         return Proven(seal=seal, holds=False, steps=len(path))
-    holds = found == said.root and said.size == seal.size
-    return Proven(seal=seal, holds=holds, steps=len(path))
+    return Proven(seal=seal, holds=said.size == seal.size, steps=len(path))
 
 
-def as_text(path: list[bytes]) -> list[str]:
-    """A proof's hashes for JSON."""
+def _as_text(path: list[bytes]) -> list[str]:
     return [base64.b64encode(item).decode() for item in path]

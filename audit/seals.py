@@ -27,8 +27,6 @@ from ledger.store import LOGS, Log
 
 log = logging.getLogger(__name__)
 
-LOCK = 7021996118260
-"""The advisory lock of whoever extends the tree."""
 TILES_AT_ONCE = 64
 KEY_OF_LEVEL = 2**48
 KEY_OF_LOG = 2**56
@@ -132,12 +130,14 @@ def seal(log: Log = "events") -> Seal | None:
     keys = signers()
     if not keys:
         return None
-    with store.single_flight(LOCK) as got:
+    with store.single_flight(store.Lock.SEALS) as got:
         last = newest(log)
         end = store.end_of(log)
         if not got or end == 0 or (last is not None and last.size == end):
             return last
-        before = ([(last.size, bytes(last.root))] if last is not None else []) + last_witnessed(log)
+        before = [(last.size, bytes(last.root))] if last is not None else []
+        if (witnessed := last_witnessed(log)) is not None:
+            before.append((witnessed.size, witnessed.root))
         for size, _ in before:
             if size > end:
                 raise SealRefusedError(
@@ -169,12 +169,18 @@ class Witnessed(msgspec.Struct, frozen=True):
     note: str
 
 
+def witness_folder() -> Path | None:
+    """The witness's directory, if it is one."""
+    where = settings.LEDGER_WITNESS
+    return Path(where) if where and not where.startswith(("http://", "https://")) else None
+
+
 def witness() -> None:
     """Hand the witness what it has not got: a directory gets every seal, a URL the newest ones.
 
     An unreachable witness is logged; the next call tries again.
     """
-    where = settings.LEDGER_WITNESS
+    where, folder = settings.LEDGER_WITNESS, witness_folder()
     if not where:
         return
     for log_name in LOGS:
@@ -182,10 +188,10 @@ def witness() -> None:
         if last is None:
             continue
         try:
-            if where.startswith(("http://", "https://")):
+            if folder is None:
                 _post(where, last)
             else:
-                _append(Path(where), log_name)
+                _append(folder, log_name)
         except (OSError, urllib.error.URLError) as error:
             log.warning("the witness %s did not take the %s: %s", where, last, error)
 
@@ -197,20 +203,19 @@ def witness_file(folder: Path, log_name: Log = "events") -> Path:
     return folder / (f"{name}.jsonl" if epoch == 1 else f"{name}.epoch-{epoch}.jsonl")
 
 
-def last_witnessed(log_name: Log) -> list[tuple[int, bytes]]:
-    """Size and root of the newest seal in the witness's directory, if there is one that can be read."""
-    where = settings.LEDGER_WITNESS
-    if not where or where.startswith(("http://", "https://")):
-        return []
+def last_witnessed(log_name: Log) -> notes.Checkpoint | None:
+    """What the newest seal in the witness's directory says, if there is one that can be read."""
+    folder = witness_folder()
+    if folder is None:
+        return None
     try:
-        known = read_witness(witness_file(Path(where), log_name), tail=TAIL_BYTES)
+        known = read_witness(witness_file(folder, log_name), tail=TAIL_BYTES)
         if not known:
-            return []
-        said = notes.verify(max(known, key=lambda item: item.size).note, public_keys())
+            return None
+        return notes.verify(max(known, key=lambda item: item.size).note, public_keys())
     except (OSError, notes.NoteError) as error:
-        log.warning("the witness %s cannot be read: %s", where, error)
-        return []
-    return [(said.size, said.root)]
+        log.warning("the witness %s cannot be read: %s", folder, error)
+        return None
 
 
 def _append(folder: Path, log_name: Log) -> None:

@@ -58,12 +58,11 @@ def whole(query: Mapping[str, str], name: str) -> int | None:
     Raises:
         InvalidInputError: it is not one.
     """
-    return _whole(query[name], name) if query.get(name) else None
-
-
-def _whole(text: str, field: str) -> int:
+    text = query.get(name)
+    if not text:
+        return None
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 15):
-        raise InvalidInputError("must be a whole number", field=field)
+        raise InvalidInputError("must be a whole number", field=name)
     return int(text)
 
 
@@ -80,12 +79,9 @@ def moment_from(query: Mapping[str, str], *, suffix: str = "") -> Moment:
     def time(name: str) -> datetime | None:
         return parse_moment(given[name].strip(), field=name) if name in given else None
 
-    def number(name: str) -> int | None:
-        return _whole(given[name], name) if name in given else None
-
     return Moment(
-        version=number("version"),
-        position=number("position"),
+        version=whole(given, "version"),
+        position=whole(given, "position"),
         as_of=time("as_of"),
         effective_as_of=time("effective_as_of"),
     )
@@ -158,10 +154,10 @@ def timeline_of(account_id: str, query: Mapping[str, str]) -> Timeline:
                 is_selected=is_selected,
             )
         )
-    compare = query.get("compare", "")
+    compare = whole(query, "compare")
     difference = None
-    if compare:
-        other = Moment(version=_whole(compare, "compare"))
+    if compare is not None:
+        other = Moment(version=compare)
         difference = history.difference(account_id, other, Moment(version=found.version))
     proven, proof_error = None, ""
     try:

@@ -8,6 +8,7 @@ from django.template.loader import render_to_string
 
 from ledger import csvs, history, store
 from ledger.activity import ActivityLine, activity_lines
+from ledger.codec import RecordedEvent
 from ledger.domain.money import format_amount
 from ledger.domain.state import Account
 from ledger.errors import InvalidInputError, NotAvailableError, NotFoundError
@@ -27,13 +28,13 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     closing: int
     came_in: int
     went_out: int
+    events: list[RecordedEvent]
     lines: list[ActivityLine]
-    leaf_hash: bytes
 
     @property
     def code(self) -> str:
         """What a reader can compare with the ledger: the beginning of the last event's leaf hash."""
-        return self.leaf_hash.hex()[:16]
+        return self.events[-1].leaf_hash.hex()[:16]
 
 
 def statement_of(account_id: str, first: int, last: int) -> Statement:
@@ -67,8 +68,8 @@ def statement_of(account_id: str, first: int, last: int) -> Statement:
         closing=lines[-1].balance,
         came_in=sum(amount for amount in moved if amount > 0),
         went_out=sum(amount for amount in moved if amount < 0),
+        events=events,
         lines=lines,
-        leaf_hash=events[-1].leaf_hash,
     )
 
 

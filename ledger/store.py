@@ -6,6 +6,7 @@ Never hands out an event that is not committed, and never writes except through 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from enum import IntEnum, unique
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,21 @@ from ledger.errors import StoreUnavailableError
 
 PAGE = 1000
 """Events per read of the log: the knee measured in FINDINGS."""
+
+
+@unique
+class Lock(IntEnum):
+    """Every advisory lock there is, in one list so that no two are the same."""
+
+    LOG = 7021996118253
+    """``ledger_lock()``: all appends are serial under it."""
+    RELAY = 7021996118254
+    REBUILD = 7021996118255
+    SEALS = 7021996118260
+    CHECKER = 7021996118261
+    LOOKS = 7021996118263
+    """``ledger_lock() + 10``, in ``ledger_record_access``."""
+
 
 _EVENT_COLUMNS = (
     "position, account_id::text, version, type, schema_version, payload::text, metadata::text, "
@@ -305,9 +321,7 @@ def read_version(account_id: str, version: int) -> RecordedEvent | None:
 
 def last_position() -> int:
     """The log's end."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT coalesce(max(position), 0) FROM ledger_event")
-        return int(cursor.fetchone()[0])
+    return end_of("events")
 
 
 def clock() -> datetime:
@@ -609,8 +623,9 @@ def unlike_log(tips: Mapping[int, bytes]) -> str:
 def end_of(log: Log) -> int:
     """The last number; 0 when there is none."""
     table, number = _TABLES[log]
-    [[end]] = _rows(f"SELECT coalesce(max({number}), 0) FROM {table}", [])  # noqa: S608
-    return int(end)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT coalesce(max({number}), 0) FROM {table}")  # noqa: S608
+        return int(cursor.fetchone()[0])
 
 
 def record_access(content: Mapping[str, str | None]) -> int:

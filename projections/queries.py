@@ -70,6 +70,7 @@ class _Compass:
         self._known = _NOWHERE
         self._taken = -math.inf
         self._identified = -math.inf
+        self._problem = ""
         self._lock = threading.Lock()
 
     def bearings(self) -> _Bearings:
@@ -91,12 +92,13 @@ class _Compass:
         end = store.last_position()
         live, _ = redis_store.generations()
         if live and now - self._identified > IDENTIFIED_SECONDS:
-            problem = redis_store.problem_with_log()
-            if problem:
-                log.error("the event store answers: %s", problem)
-                self._known, self._taken = _NOWHERE, now
-                return
+            self._problem = redis_store.problem_with_log()
             self._identified = now
+            if self._problem:
+                log.error("the event store answers: %s", self._problem)
+        if live and self._problem:
+            self._known, self._taken = _NOWHERE, now
+            return
         complete = redis_store.watermark(live, feeds.partitions()) if live else 0
         self._known = _Bearings(live=live, complete=complete, end=end)
         self._taken = now

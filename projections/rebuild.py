@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 SHARDS = 16
 ACCOUNTS_PER_READ = 500
 DRIFT_LISTED_MAX = 200
-LOCK = 7021996118255
-"""The advisory lock around starting and swapping."""
 STALE_AFTER = timedelta(seconds=20)
 """A build without a heartbeat for so long has lost its workers."""
 SCHEMA = f"{STATE_SCHEMA}.{codec.logic_of((balances, activity))}"
@@ -94,7 +92,7 @@ def ensure(*, reason: str) -> None:
     Starts a build when none is there, when the live one was made by other code or has lost an
     account; resumes one that lost its workers; gives one up that Redis no longer knows.
     """
-    with store.single_flight(LOCK) as got:
+    with store.single_flight(store.Lock.REBUILD) as got:
         if not got:
             return
         live, building = redis_store.generations()
@@ -142,7 +140,7 @@ def _note(generation_id: int, *, accounts: int, drift: list[dict[str, Any]]) -> 
     rows = Generation.objects.filter(pk=generation_id)
     rows.update(accounts_done=F("accounts_done") + accounts, heartbeat_at=Now())
     if drift:
-        with store.transaction_lock(LOCK + 1):
+        with store.transaction_lock(store.Lock.REBUILD + 1):
             row = rows.get()
             row.drift = (row.drift + drift)[:DRIFT_LISTED_MAX]
             row.drift_total += len(drift)
@@ -150,7 +148,7 @@ def _note(generation_id: int, *, accounts: int, drift: list[dict[str, Any]]) -> 
 
 
 def _shard_done(generation_id: int, shard: int) -> None:
-    with store.transaction_lock(LOCK + 1):
+    with store.transaction_lock(store.Lock.REBUILD + 1):
         row = Generation.objects.get(pk=generation_id)
         if shard not in row.shards_done:
             row.shards_done = [*row.shards_done, shard]

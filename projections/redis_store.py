@@ -254,12 +254,18 @@ def read(generation: str, account_id: str) -> Entry | None:
 
 def load_stored(generation: str, account_ids: Sequence[str]) -> list[Stored]:
     """What is stored for accounts, in order; version 0 where there is nothing."""
+    return [
+        Stored(version=int(fields[0] or 0), entry=_entry(fields))
+        for fields in _read_fields(generation, account_ids)
+    ]
+
+
+def _read_fields(generation: str, account_ids: Sequence[str]) -> list[list[bytes | None]]:
     pipeline = client().pipeline(transaction=False)
     for account_id in account_ids:
         pipeline.hmget(_account_key(generation, "a", account_id), "v", "p", "s")
-    return [
-        Stored(version=int(fields[0] or 0), entry=_entry(fields)) for fields in pipeline.execute()
-    ]
+    found: list[list[bytes | None]] = pipeline.execute()
+    return found
 
 
 def load(generation: str, account_ids: Sequence[str]) -> list[Entry | None]:
@@ -279,10 +285,7 @@ def copies(account_ids: Sequence[str], partitions: Sequence[str]) -> dict[str, C
         return {}
     complete = watermark(live, partitions)
     excused = parked(live)
-    pipeline = client().pipeline(transaction=False)
-    for account_id in account_ids:
-        pipeline.hmget(_account_key(live, "a", account_id), "v", "p", "s")
-    found = pipeline.execute()
+    found = _read_fields(live, account_ids)
     if generations()[0] != live:
         return {}
     heads = store.read_heads(account_ids)

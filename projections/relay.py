@@ -21,8 +21,6 @@ from projections.models import Relay
 
 log = logging.getLogger(__name__)
 
-LOCK = 7021996118254
-"""The relay's advisory lock; next to the log's own in ``ledger_lock``."""
 STEP_SECONDS = 0.02
 """Time between two looks at the log, unless a full page shows that it is behind: a step costs the
 same for one event as for twenty."""
@@ -65,7 +63,7 @@ def problem_with_topic() -> str:
         _check_same_log(topic, kafka.last_events(topic).values())
     except BrokerUnavailableError as error:
         log.warning("Kafka is away: %s", error)
-    except LogBehindTopicError as error:
+    except (LogBehindTopicError, kafka.TopicMismatchError) as error:
         return str(error)
     return ""
 
@@ -139,7 +137,7 @@ def run(*, budget_seconds: float, linger_seconds: float = LINGER_SECONDS) -> int
     deadline = time.monotonic() + budget_seconds
     copied, position = 0, -1
     while position < store.last_position() and time.monotonic() < deadline:
-        with store.single_flight(LOCK) as got:
+        with store.single_flight(store.Lock.RELAY) as got:
             if not got:
                 return copied
             count, position = _copy_until(deadline, linger_seconds)

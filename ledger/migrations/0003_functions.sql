@@ -103,7 +103,7 @@ DECLARE
     n bigint;
     looked timestamptz;
 BEGIN
-    PERFORM pg_advisory_xact_lock(ledger_lock() + 10);  -- 1, 2, 7 and 8 are others' locks
+    PERFORM pg_advisory_xact_lock(ledger_lock() + 10);  -- LOOKS of ledger.store.Lock
     SELECT number, at INTO last FROM ledger_access ORDER BY number DESC LIMIT 1;
     n := coalesce(last.number, 0) + 1;
     looked := greatest(clock_timestamp(), last.at);

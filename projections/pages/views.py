@@ -200,9 +200,9 @@ def _account_context(request: HttpRequest, account_id: str) -> dict[str, Any]:
 @page("")
 def account(request: HttpRequest, account_id: str) -> HttpResponse:
     """Balance, chart, activity and what can be done."""
-    _look(request, "account", canonical_uuid(account_id, field="account_id"))
-    shown = _account_context(request, account_id)
-    return render(request, "pages/account.html", shown)
+    account_id = canonical_uuid(account_id, field="account_id")
+    _look(request, "account", account_id)
+    return render(request, "pages/account.html", _account_context(request, account_id))
 
 
 @require_GET

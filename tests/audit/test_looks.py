@@ -10,11 +10,10 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from audit import checker, checks, notes, seals
+from audit import checks, notes, seals
 from ledger import looks, store
 from ledger.domain import commands as c
 from ledger.models import Access
-from projections import rebuild, relay
 from tests.conftest import Api, Sender, in_threads, superuser, user_with
 
 TIMELINE = "admin:ledger_account_timeline"
@@ -180,7 +179,7 @@ class TestRecord:
 
     def test_its_lock_is_nobody_elses(self, own_log: str) -> None:
         """A relay, a rebuild, a seal and a pass may be at work, each with a lock held for long."""
-        numbers = [relay.LOCK, rebuild.LOCK, seals.LOCK, checker.LOCK]
+        numbers = set(store.Lock) - {store.Lock.LOOKS}
         with superuser(own_log) as admin:
             for number in numbers:
                 admin.execute("SELECT pg_advisory_lock(%s)", [number])

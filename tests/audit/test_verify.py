@@ -408,7 +408,7 @@ class TestContinuousChecker:
 
     def test_only_one_checks_at_a_time(self, accounts: list[str]) -> None:
         with superuser(str(connection.settings_dict["NAME"])) as other:
-            other.execute("SELECT pg_advisory_lock(%s)", [checker.LOCK])
+            other.execute("SELECT pg_advisory_lock(%s)", [store.Lock.CHECKER])
             assert checker.work(budget_seconds=1) is None
 
 

@@ -265,7 +265,7 @@ class TestRelay:
         with pytest.raises(relay.LogBehindTopicError, match="restored"):
             relay.run(budget_seconds=5, linger_seconds=0)
 
-    def test_a_compacted_or_resized_topic_is_refused(self, world: Sender) -> None:
+    def test_a_compacted_or_resized_topic_is_refused(self, world: Sender, settings: Any) -> None:
         topic = relay.topic_from_settings()
         admin = AdminClient({"bootstrap.servers": topic.servers})
         for config, partitions in (({"cleanup.policy": "compact"}, 12), ({}, 3)):
@@ -278,6 +278,8 @@ class TestRelay:
                     break
             with pytest.raises(kafka.TopicMismatchError):
                 kafka.ensure_topic(wrong)
+            settings.LEDGER_TOPIC = name  # the verification says so and goes on
+            assert name in relay.problem_with_topic()
 
 
 class TestProjector:

@@ -17,7 +17,6 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from audit import seals
-from audit.management.commands.verify import witness_folder
 
 NOT_RESTORED = (" EXTENSION ", " SCHEMA ")
 """Objects of the server, not of the ledger; creating them takes a superuser."""
@@ -41,9 +40,8 @@ class Command(BaseCommand):
         url = os.environ.get("DATABASE_OWNER_URL", "")
         if not url:
             raise CommandError("DATABASE_OWNER_URL is not set: the drill creates a database")
-        sealed = max((size for size, _ in seals.last_witnessed("events")), default=0)
-        newest = seals.newest()
-        sealed = max(sealed, newest.size if newest is not None else 0)
+        outside = (seals.newest(), seals.last_witnessed("events"))
+        sealed = max((found.size for found in outside if found is not None), default=0)
         took: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
             dump: Path = options["dump"] or Path(folder) / "ledger.dump"
@@ -137,7 +135,7 @@ def _with_database(url: str, name: str) -> str:
 
 def _verify(url: str) -> dict[str, Any]:
     """``manage.py verify`` on another database, in a process of its own."""
-    folder = witness_folder()
+    folder = seals.witness_folder()
     witness = ["--witness", str(folder)] if folder else []
     command = ["verify", "--database-only", "--json", *witness]
     done = subprocess.run(  # noqa: S603

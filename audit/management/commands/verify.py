@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 
@@ -15,12 +14,6 @@ from audit import checks, seals
 from ledger import history
 from ledger.progress import ProgressBar
 from ledger.store import LOGS
-
-
-def witness_folder() -> Path | None:
-    """The witness's directory, if it is one."""
-    where = settings.LEDGER_WITNESS
-    return Path(where) if where and not where.startswith(("http://", "https://")) else None
 
 
 class Command(BaseCommand):
@@ -36,7 +29,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--witness",
             type=Path,
-            default=witness_folder(),
+            default=seals.witness_folder(),
             help="the directory of a witness, by default that of LEDGER_WITNESS: its seals count too",
         )
         parser.add_argument(
