@@ -250,6 +250,11 @@ def read_witness(path: Path, *, tail: int = 0) -> list[Witnessed]:
     return found
 
 
+def witnessed_in(folder: Path | None) -> dict[Log, list[Witnessed]]:
+    """All that a witness's directory has, by log."""
+    return {log_name: read_witness(witness_file(folder, log_name)) for log_name in LOGS if folder}
+
+
 _posted: dict[tuple[str, str], str] = {}
 
 

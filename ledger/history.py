@@ -52,6 +52,12 @@ OUTSIDE: dict[str, Callable[[], str]] = {}
 """What keeps events outside the database: a name, and how to ask why they are not those of the log."""
 
 
+def forget_copies() -> None:
+    """For a process that looks at the database alone."""
+    COPIES.clear()
+    OUTSIDE.clear()
+
+
 class StateAt(msgspec.Struct, frozen=True, kw_only=True):
     """The account at a moment and the boundary that answers: the last event that counts."""
 

@@ -628,6 +628,33 @@ def end_of(log: Log) -> int:
         return int(cursor.fetchone()[0])
 
 
+def ends() -> dict[Log, int]:
+    """The last number of every log, all as of one moment."""
+    numbers = [f"(SELECT coalesce(max({n}), 0) FROM {t})" for t, n in _TABLES.values()]  # noqa: S608
+    [row] = _rows(f"SELECT {', '.join(numbers)}", [])
+    return dict(zip(_TABLES, row, strict=True))
+
+
+def rows_as_json(log: Log, first: int, last: int) -> list[str]:
+    """The rows ``first <= number <= last`` with every column, as PostgreSQL writes them as JSON."""
+    table, number = _TABLES[log]
+    rows = _rows(
+        f"SELECT to_jsonb(t)::text FROM {table} t WHERE {number} BETWEEN %s AND %s ORDER BY {number}",  # noqa: S608
+        [first, last],
+    )
+    return [row[0] for row in rows]
+
+
+def insert_rows(log: Log, rows: str) -> None:
+    """Write rows of `rows_as_json`, in a JSON array, as they are; only the owner of the tables may."""
+    table, _ = _TABLES[log]
+    _call(
+        f"WITH done AS (INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, "  # noqa: S608
+        "%s::jsonb) RETURNING 1) SELECT count(*) FROM done",
+        rows,
+    )
+
+
 def record_access(content: Mapping[str, str | None]) -> int:
     """Record a look; see ``ledger_record_access``. Returns its number.
 

@@ -39,13 +39,9 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Both passes side by side: each reads with a connection of its own."""
-        folder: Path | None = options["witness"]
-        witnessed = {
-            log: seals.read_witness(seals.witness_file(folder, log)) for log in LOGS if folder
-        }
+        witnessed = seals.witnessed_in(options["witness"])
         if options["database_only"]:
-            history.COPIES.clear()
-            history.OUTSIDE.clear()
+            history.forget_copies()
         connection.close()
         bar = ProgressBar("entries", stream=sys.stderr)
         with multiprocessing.get_context("fork").Pool(1) as pool:

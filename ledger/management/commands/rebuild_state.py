@@ -1,6 +1,7 @@
 """Make heads and snapshots anew from the events, with the logic of today's code."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -25,14 +26,22 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **__: Any) -> None:
         """Account by account, in bounded memory."""
         bar = ProgressBar("accounts", stream=sys.stderr)
-        total, done, replaced, after = store.count_accounts(), 0, 0, _FIRST
-        while ids := store.account_ids_after(after, ACCOUNTS_PER_READ):
+        missing = store.accounts_without_head()
+        total, done, replaced = store.count_accounts() + len(missing), 0, 0
+        for ids in self._batches(missing):
             replaced += self._rebuild(ids)
-            after = ids[-1]
             done += len(ids)
             bar.show(done, total)
         bar.close()
         self.stdout.write(f"{done} accounts folded, {replaced} heads replaced")
+
+    def _batches(self, missing: list[str]) -> Iterator[list[str]]:
+        after = _FIRST
+        while ids := store.account_ids_after(after, ACCOUNTS_PER_READ):
+            yield ids
+            after = ids[-1]
+        for start in range(0, len(missing), ACCOUNTS_PER_READ):
+            yield missing[start : start + ACCOUNTS_PER_READ]
 
     def _rebuild(self, ids: list[str]) -> int:
         accounts: dict[str, Account] = {}
