@@ -68,6 +68,30 @@ def urls(account: str) -> list[str]:
     return found
 
 
+class TestSignIn:
+    @pytest.mark.parametrize("role", ["auditor", "superuser"])
+    def test_from_the_front_door_to_the_page_that_was_asked_for(
+        self, sign_in: In, role: str
+    ) -> None:
+        sign_in(role)
+        user = User.objects.get(username="test-super") if role == "superuser" else user_with(role)
+        user.set_password("correct horse")
+        user.save()
+        client = Client()
+        wanted = reverse("admin:audit_integrity")
+        asked = client.get(wanted, follow=True)
+        form, status = asked.redirect_chain[-1]
+        assert status == 302
+        given = {"username": user.username, "password": "correct horse", "next": wanted}
+        done = client.post(form, given, follow=True)
+        assert done.redirect_chain == [(wanted, 302)]
+        assert done.status_code == 200
+
+    def test_who_may_not_is_told(self, sign_in: In) -> None:
+        page = sign_in("teller").get("/admin/", follow=True).content.decode()
+        assert "Your role does not allow that page" in page
+
+
 class TestReadOnly:
     @pytest.mark.parametrize("role", ["auditor", "superuser"])
     def test_every_page_opens_and_none_writes(self, sign_in: In, account: str, role: str) -> None:
