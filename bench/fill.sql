@@ -35,24 +35,31 @@ BEGIN
                 format('{"actor":"bench","causation_id":"%1$s","channel":"bench","command_id":"%1$s","correlation_id":"%1$s"}', command_id) AS metadata,
                 to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS effective
             FROM numbered
+        ), events AS (
+            INSERT INTO ledger_event (position, account_id, version, type, schema_version, payload, metadata,
+                    effective_at, recorded_at, leaf_hash)
+                SELECT i + 1, account_id, version, type, 1, payload::jsonb, metadata::jsonb, at, at,
+                    sha256('\x00'::bytea || int8send(i + 1) || int8send(ledger_micros(at)) || sha256(convert_to(format(
+                        '{"account_id":"%s","effective_at":"%s","metadata":%s,"payload":%s,"schema_version":1,"type":"%s","version":%s}',
+                        account_id, effective, metadata, payload, type, version), 'UTF8')))
+                FROM written
+        ), records AS (
+            SELECT *, sha256(i::text::bytea) AS fingerprint, CASE version WHEN 1 THEN 'OpenAccount' ELSE 'Deposit' END AS name
+            FROM written
         )
-        INSERT INTO ledger_event (position, account_id, version, type, schema_version, payload, metadata,
-                effective_at, recorded_at, leaf_hash)
-            SELECT i + 1, account_id, version, type, 1, payload::jsonb, metadata::jsonb, at, at,
-                sha256('\x00'::bytea || int8send(i + 1) || int8send(ledger_micros(at)) || sha256(convert_to(format(
-                    '{"account_id":"%s","effective_at":"%s","metadata":%s,"payload":%s,"schema_version":1,"type":"%s","version":%s}',
-                    account_id, effective, metadata, payload, type, version), 'UTF8')))
-            FROM written;
+        INSERT INTO ledger_command (number, id, sender, idempotency_key, fingerprint, name, body, outcome, account_id,
+                first_position, last_position, actor, correlation_id, channel, received_at, leaf_hash)
+            SELECT i + 1, command_id::uuid, 'bench', 'fill-' || i, fingerprint, name, payload::jsonb, 'accepted',
+                account_id, i + 1, i + 1, 'bench', command_id, 'bench', at,
+                sha256('\x00'::bytea || int8send(i + 1) || int8send(i + 1) || int8send(i + 1) || sha256(convert_to(format(
+                    '{"account_id":"%s","actor":"bench","body":%s,"channel":"bench","correlation_id":"%s","error":null,'
+                    '"fingerprint":"%s","id":"%s","idempotency_key":"fill-%s","name":"%s","outcome":"accepted",'
+                    '"received_at":"%s","sender":"bench"}', account_id, payload, command_id,
+                    encode(fingerprint, 'hex'), command_id, i, name, effective), 'UTF8')))
+            FROM records;
         COMMIT;
         low := low + step;
     END LOOP;
-    INSERT INTO ledger_command (id, sender, idempotency_key, fingerprint, name, body, outcome, account_id,
-            first_position, last_position, actor, correlation_id, channel, received_at)
-        SELECT (metadata ->> 'command_id')::uuid, 'bench', 'fill-' || position, sha256(position::text::bytea),
-            CASE version WHEN 1 THEN 'OpenAccount' ELSE 'Deposit' END, payload, 'accepted', account_id,
-            position, position, 'bench', metadata ->> 'correlation_id', 'bench', recorded_at
-        FROM ledger_event;
-    COMMIT;
     INSERT INTO ledger_account (id, version, position, state, state_schema)
         SELECT pg_temp.account_id(n), per_account, accounts * (per_account - 1) + n + 1,
             pg_temp.state(n, per_account, 'Bench')::jsonb, schema

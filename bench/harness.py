@@ -231,7 +231,7 @@ def verify(name: str, running: System | None = None) -> float:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return float(json.loads(done.stdout)["events"] / (time.perf_counter() - start))
+    return float(json.loads(done.stdout)["covered"]["events"] / (time.perf_counter() - start))
 
 
 def check_log(name: str, running: System | None = None) -> dict[str, Any]:
