@@ -6,12 +6,11 @@ from django.contrib import admin
 from django.contrib.admin.apps import AdminConfig
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
-from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.utils.http import urlencode
 
 from ledger import looks
-from ledger.errors import InvalidInputError
+from ledger.pages import take_reason
 from ledger.roles import actions_of
 
 
@@ -43,18 +42,12 @@ class LedgerAdminSite(admin.AdminSite):
 
     def reason(self, request: HttpRequest) -> HttpResponse:
         """Take the reason for looking, and go on to where it was asked for."""
-        target = request.POST.get("next", "") or request.GET.get("next", "")
-        if not url_has_allowed_host_and_scheme(target, allowed_hosts=None):
-            target = reverse("admin:index")
-        context = {**self.each_context(request), "title": "Why do you look?", "next": target}
-        if request.method == "POST":
-            try:
-                looks.state_reason(request, request.POST.get("reason", ""))
-            except InvalidInputError as error:
-                context |= {"error": error, "given": request.POST.get("reason", "")}
-                return TemplateResponse(request, "audit/reason.html", context, status=400)
-            return redirect(target)
-        return TemplateResponse(request, "audit/reason.html", context)
+        return take_reason(
+            request,
+            "admin/base_site.html",
+            self.each_context(request),
+            default=reverse("admin:index"),
+        )
 
 
 class LedgerAdminConfig(AdminConfig):

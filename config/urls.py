@@ -2,18 +2,27 @@
 
 from csp.decorators import csp_update
 from django.contrib import admin
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import include, path
+from django.urls import include, path, reverse
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from ledger.api import problems
+from ledger.pages import take_reason
 
 # The viewer sets styles from script; nothing else on the site may.
 api_docs = csp_update({"style-src": ["'unsafe-inline'"]})(
     SpectacularSwaggerSplitView.as_view(url_name="schema")
 )
+
+
+@login_required
+def reason(request: HttpRequest) -> HttpResponse:
+    """Why somebody looks at the past; kept for an hour."""
+    return take_reason(request, "base.html", {}, default=reverse("home"))
+
 
 urlpatterns = [
     path("api/v1/", include("projections.api")),
@@ -23,6 +32,7 @@ urlpatterns = [
     path("api/v1/docs/", api_docs, name="api-docs"),
     path("admin/", admin.site.urls),
     path("login", LoginView.as_view(), name="login"),
+    path("reason", reason, name="reason"),
     path("logout", LogoutView.as_view(), name="logout"),
     path("", include("projections.pages.urls")),
 ]

@@ -13,10 +13,10 @@ from django.core.paginator import Paginator
 from django.db import connection
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 
 from ledger import looks
 from ledger.api.problems import correlation_id
+from ledger.pages import ask_reason
 from ledger.roles import actions_of
 
 
@@ -60,8 +60,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not subscrip
         """Record the look; a page that asks for the reason if there is none yet."""
         reason = looks.reason_of(request)
         if not reason:
-            context = {**self.admin_site.each_context(request), "title": "Why do you look?"}
-            return TemplateResponse(request, "audit/reason.html", context, status=403)
+            context = self.admin_site.each_context(request)
+            return ask_reason(request, "admin/base_site.html", context, status=403)
         looks.record(
             request.user,
             what,

@@ -12,16 +12,16 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from ledger import access, handlers, import_jobs, imports, looks, roles, store
-from ledger.api.problems import DOCUMENTED, correlation_id
+from ledger import access, handlers, import_jobs, imports, roles, store
+from ledger.api.problems import DOCUMENTED
 from ledger.api.serializers import account_id_of_reference, canonical_uuid, command_of
 from ledger.domain.commands import COMMANDS
 from ledger.errors import InvalidInputError, LedgerError, NotFoundError
 from ledger.models import Account, Command, ImportJob
+from ledger.pages import look, page
 from ledger.service import bus
 from projections import queries
 from projections.pages import forms
-from projections.pages.common import page
 
 LIST_MAX = 50
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
@@ -48,7 +48,7 @@ def home(request: HttpRequest) -> HttpResponse:
         roles.require(request.user, "read_own")
         own = Account.objects.filter(owner=request.user.get_username()).exclude(owner="")
         return render(request, "pages/home.html", {"accounts": own[:LIST_MAX]})
-    _look(request, "recent accounts")
+    look(request, "recent accounts")
     return render(
         request,
         "pages/home.html",
@@ -67,7 +67,7 @@ def search(request: HttpRequest) -> HttpResponse:
     text = request.GET.get("q", "").strip()
     if "\x00" in text or len(text) > 100:
         raise InvalidInputError("search for at most 100 printable characters", field="q")
-    _look(request, "search")
+    look(request, "search")
     if _UUID.fullmatch(text):
         target = _by_id(text.lower())
         if target:
@@ -160,19 +160,6 @@ def _at_least(request: HttpRequest) -> int:
     return min(int(text), store.last_position())
 
 
-def _look(request: HttpRequest, what: str, *accounts: str) -> None:
-    """Record that a member of staff looks; with the reason stated in the audit pages, if any."""
-    looks.record(
-        request.user,
-        what,
-        accounts=accounts,
-        moment=request.META["QUERY_STRING"],
-        reason=looks.reason_of(request),
-        channel="page",
-        correlation_id=correlation_id(request),
-    )
-
-
 def _account_context(request: HttpRequest, account_id: str) -> dict[str, Any]:
     account_id = canonical_uuid(account_id, field="account_id")
     access.check_account(request.user, account_id)
@@ -201,7 +188,7 @@ def _account_context(request: HttpRequest, account_id: str) -> dict[str, Any]:
 def account(request: HttpRequest, account_id: str) -> HttpResponse:
     """Balance, chart, activity and what can be done."""
     account_id = canonical_uuid(account_id, field="account_id")
-    _look(request, "account", account_id)
+    look(request, "account", account_id)
     return render(request, "pages/account.html", _account_context(request, account_id))
 
 
@@ -240,7 +227,7 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
     access.check_account(request.user, account_id)
     if not (name == "Transfer" and "transfer_own" in roles.actions_of(request.user)):
         roles.require(request.user, COMMANDS[name].action)
-    _look(request, "account", account_id)
+    look(request, "account", account_id)
     view = queries.account(account_id)
     form = form_class(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -275,7 +262,7 @@ def act_on_hold(request: HttpRequest, account_id: str, hold_id: str, action: str
         "account_id": canonical_uuid(account_id, field="account_id"),
         "hold_id": canonical_uuid(hold_id, field="hold_id"),
     }
-    _look(request, "account", ids["account_id"])
+    look(request, "account", ids["account_id"])
     form = forms.CommandForm(request.POST or None)
     view = queries.account(ids["account_id"])
     if request.method == "POST" and form.is_valid():
@@ -304,7 +291,7 @@ def transaction(request: HttpRequest, command_id: str) -> HttpResponse:
     row = Command.objects.filter(pk=command_id).first()
     if row is None:
         raise NotFoundError(f"transaction {command_id} does not exist")
-    _look(request, "transaction", *store.accounts_of_command(command_id))
+    look(request, "transaction", *store.accounts_of_command(command_id))
     form = forms.ReasonForm(request.POST or None)
     if request.method == "POST":
         roles.require(request.user, "reverse")
