@@ -115,10 +115,7 @@ def restore(path: Path, *, progress: Progress = lambda _done, _total: None) -> c
                 raise ArchiveError(f"{path.name} ends early: {end} {log} of {header.ends.get(log)}")
         call_command("rebuild_state", stdout=io.StringIO())
         report = checks.check_log(witness=seals.witnessed_in(seals.witness_folder()))
-        accounts = checks.check_accounts()
-        report.accounts, report.sums = accounts.accounts, accounts.sums
-        report.findings += accounts.findings
-        report.findings_total += accounts.findings_total
+        report.take(checks.check_accounts())
         transaction.set_rollback(report.findings_total > 0)
         return report
 

@@ -58,6 +58,16 @@ class Report(msgspec.Struct, kw_only=True):
     findings: list[Finding] = []
     findings_total: int = 0
 
+    def take(self, other: "Report") -> None:
+        """Add what another pass covered and found."""
+        self.covered |= other.covered
+        self.accounts += other.accounts
+        self.copies += other.copies
+        self.seals += other.seals
+        self.sums |= other.sums
+        self.findings = (self.findings + other.findings)[:FINDINGS_MAX]
+        self.findings_total += other.findings_total
+
     def add(self, row: str, column: str, problem: str) -> None:
         """Note a finding."""
         self.findings_total += 1
@@ -206,15 +216,16 @@ def pass_along(log: Log, report: Report, end: int, **options: Any) -> TreePass[A
 
 
 def check_log(
+    logs: Sequence[Log] = LOGS,
     *,
     witness: Mapping[Log, Sequence[seals.Witnessed]] | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Report:
-    """Along every log from its first entry to its end as of now; `witness` are seals kept outside."""
+    """Along the logs from first entry to their ends as of now; `witness` are seals kept outside."""
     report = Report()
-    ends = {log: store.end_of(log) for log in LOGS}
+    ends = {log: store.end_of(log) for log in logs}
     total, before = sum(ends.values()), 0
-    for log in LOGS:
+    for log in logs:
         along = pass_along(log, report, ends[log], witness=(witness or {}).get(log, ()))
         while not along.is_done:
             along.step()

@@ -38,20 +38,21 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Both passes side by side: each reads with a connection of its own."""
+        """Events, other logs and accounts side by side: each reads with a connection of its own."""
         witnessed = seals.witnessed_in(options["witness"])
         if options["database_only"]:
             history.forget_copies()
         connection.close()
         bar = ProgressBar("entries", stream=sys.stderr)
-        with multiprocessing.get_context("fork").Pool(1) as pool:
-            accounts = pool.apply_async(checks.check_accounts)
-            report = checks.check_log(witness=witnessed, progress=bar.show)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            others = [
+                pool.apply_async(checks.check_log, [LOGS[1:]], {"witness": witnessed}),
+                pool.apply_async(checks.check_accounts),
+            ]
+            report = checks.check_log(LOGS[:1], witness=witnessed, progress=bar.show)
             bar.close()
-            other = accounts.get()
-        report.accounts, report.copies, report.sums = other.accounts, other.copies, other.sums
-        report.findings = (report.findings + other.findings)[: checks.FINDINGS_MAX]
-        report.findings_total += other.findings_total
+            for other in others:
+                report.take(other.get())
         if options["json"]:
             self.stdout.write(json.dumps(msgspec.to_builtins(report)))
         else:
