@@ -7,6 +7,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import include, path, reverse
+from django.views.decorators.http import require_http_methods
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from ledger.api import problems
@@ -18,6 +19,7 @@ api_docs = csp_update({"style-src": ["'unsafe-inline'"]})(
 )
 
 
+@require_http_methods(["GET", "POST"])
 @login_required
 def reason(request: HttpRequest) -> HttpResponse:
     """Why somebody looks at the past; kept for an hour."""
