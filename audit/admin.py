@@ -1,6 +1,5 @@
 """The auditor's admin: everything to read, nothing to write, for every role, superusers included."""
 
-from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
@@ -9,11 +8,12 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_GET
 
-from audit import checker, evidence
+from audit import checker, evidence, screens
 from audit.api import zip_response
 from audit.models import Pass, Seal
-from audit.timeline import NAMES, timeline_of, whole
+from audit.timeline import whole
 from ledger import store
 from ledger.admin_base import ReadOnlyAdmin
 from ledger.api.problems import status_of
@@ -148,6 +148,13 @@ class PassAdmin(ReadOnlyAdmin):
         return format_html_join("", "<p>{}</p>", lines) or format_html("nothing")
 
 
+ROUTES = {name: f"admin:ledger_account_{name}" for name in screens.SCREENS} | {
+    "command": "admin:ledger_command_change",
+    "account": "admin:ledger_account_change",
+    "evidence": "admin:ledger_account_evidence",
+}
+
+
 @admin.register(Account)
 class AccountAdmin(ReadOnlyAdmin):
     """The heads, and the account timeline."""
@@ -175,18 +182,29 @@ class AccountAdmin(ReadOnlyAdmin):
         return _timeline_link(account.id, account.id)
 
     def get_urls(self) -> list[URLPattern]:
-        """The timeline beside the stock pages."""
-        timeline = path(
-            "<uuid:account_id>/timeline/",
-            self.admin_site.admin_view(self.timeline),
-            name="ledger_account_timeline",
-        )
+        """The screens about the past beside the stock pages."""
+        past = [self._route(name) for name in screens.SCREENS]
         bundle = path(
             "<uuid:account_id>/evidence/",
             self.admin_site.admin_view(self.evidence),
             name="ledger_account_evidence",
         )
-        return [timeline, bundle, *super().get_urls()]
+        return [*past, bundle, *super().get_urls()]
+
+    def _route(self, name: str) -> URLPattern:
+        def screen(request: HttpRequest, account_id: UUID) -> HttpResponse:
+            refused = self.gate(request, name, [str(account_id)])
+            return refused or screens.render(
+                request,
+                name,
+                str(account_id),
+                layout="admin/base_site.html",
+                routes=ROUTES,
+                around=self.admin_site.each_context(request),
+            )
+
+        view = self.admin_site.admin_view(require_GET(screen))
+        return path(f"<uuid:account_id>/{name}/", view, name=f"ledger_account_{name}")
 
     def evidence(self, request: HttpRequest, account_id: UUID) -> HttpResponseBase:
         """The evidence bundle, as the API gives it, with the reason that was stated here."""
@@ -204,30 +222,6 @@ class AccountAdmin(ReadOnlyAdmin):
         except LedgerError as error:
             context = {**self.admin_site.each_context(request), "title": "Evidence", "error": error}
             return TemplateResponse(request, "audit/problem.html", context, status=status_of(error))
-
-    def timeline(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
-        """The account at a moment: state, events around it, difference to another moment."""
-        refused = self.gate(request, "timeline", [str(account_id)])
-        if refused is not None:
-            return refused
-        asked = {name: request.GET.get(name, "") for name in (*NAMES, "compare")}
-        shown: dict[str, Any] = {"asked": asked}
-        status = 200
-        try:
-            shown["timeline"] = timeline_of(str(account_id), asked)
-        except LedgerError as error:
-            shown["error"], status = error, status_of(error)
-        return TemplateResponse(
-            request,
-            "audit/timeline.html",
-            {
-                **self.admin_site.each_context(request),
-                "title": "Account timeline",
-                "account_id": str(account_id),
-                **shown,
-            },
-            status=status,
-        )
 
 
 @admin.register(Snapshot)

@@ -1,35 +1,46 @@
 """What the account timeline shows, from the query of its URL. Reads the log; writes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from audit import proofs, seals
+from audit.spoken import parse_spoken
 from ledger import codec, history, store, upcasters
+from ledger.activity import ActivityLine, activity_lines
 from ledger.codec import RecordedEvent
 from ledger.domain.events import EVENT_TYPES
 from ledger.domain.money import format_amount
 from ledger.domain.state import Account, evolve
-from ledger.domain.times import parse_moment
 from ledger.errors import InvalidInputError
 from ledger.history import Moment, StateAt
 
+CHARTED = 400
+"""Events drawn on either side of the one at the moment."""
 AROUND = 12
 """Events shown on either side of the one at the moment."""
-NAMES = ("version", "position", "as_of", "effective_as_of")
+NAMES = ("version", "position", "as_of", "effective_as_of", "compare")
 MONEY_FIELDS = frozenset({"balance", "held", "overdraft_limit"})
 
 
-class EventShown(msgspec.Struct, frozen=True, kw_only=True):
-    """An event in the list around the moment, with the balance after it."""
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """Two moments side by side. `movements` is the sum of the listed events' amounts."""
 
-    recorded: RecordedEvent
-    kind: str
-    amount: str
-    balance: str
-    is_selected: bool
+    difference: history.Difference
+    fields: list[tuple[str, str, str]]
+    lines: list[ActivityLine]
+    movements: int
+    is_complete: bool
+
+    @property
+    def adds_up(self) -> bool:
+        """Opening plus movements is closing."""
+        before, after = self.difference.before.account, self.difference.after.account
+        return before.balance + self.movements == after.balance
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +48,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
     found: StateAt
     fields: list[tuple[str, str]]
-    events: list[EventShown]
+    lines: list[ActivityLine]
+    chart: dict[str, Any]
     selected: RecordedEvent
     upcast_steps: list[str]
     changed_fields: list[tuple[str, str, str]]
@@ -48,8 +60,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     permanent_query: str
     proven: proofs.Proven | None
     proof_error: str
-    difference: history.Difference | None
-    difference_fields: list[tuple[str, str, str]]
+    compared: Compared | None
 
 
 def whole(query: Mapping[str, str], name: str) -> int | None:
@@ -58,7 +69,7 @@ def whole(query: Mapping[str, str], name: str) -> int | None:
     Raises:
         InvalidInputError: it is not one.
     """
-    text = query.get(name)
+    text = query.get(name, "").strip()
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 15):
@@ -66,25 +77,50 @@ def whole(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def moment_from(query: Mapping[str, str], *, suffix: str = "") -> Moment:
-    """The moment of a query; empty values count as not given.
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A page's question as typed, by name, and the reader's zone."""
 
-    Raises:
-        InvalidInputError: more than one of version, position and as_of, or one that is not valid.
-    """
-    given = {name: query[name + suffix] for name in NAMES if query.get(name + suffix)}
-    if len(given.keys() - {"effective_as_of"}) > 1:
-        raise InvalidInputError("give one of version, position and as_of", field="as_of")
+    given: Mapping[str, str]
+    zone: ZoneInfo
 
-    def time(name: str) -> datetime | None:
-        return parse_moment(given[name].strip(), field=name) if name in given else None
+    def get(self, name: str) -> str:
+        """What was typed, without spaces around it; empty if nothing."""
+        return self.given.get(name, "").strip()
 
-    return Moment(
-        version=whole(given, "version"),
-        position=whole(given, "position"),
-        as_of=time("as_of"),
-        effective_as_of=time("effective_as_of"),
-    )
+    def time(self, name: str) -> datetime | None:
+        """The moment typed, if any.
+
+        Raises:
+            InvalidInputError: it cannot be read.
+        """
+        text = self.get(name)
+        if not text:
+            return None
+        return parse_spoken(text, zone=self.zone, now=store.clock(), field=name)
+
+    def moment(self) -> Moment:
+        """The moment asked about.
+
+        Raises:
+            InvalidInputError: more than one of version, position and as_of, or a bad one.
+        """
+        if sum(bool(self.get(name)) for name in ("version", "position", "as_of")) > 1:
+            raise InvalidInputError("give one of version, position and as_of", field="as_of")
+        return Moment(
+            version=whole(self.given, "version"),
+            position=whole(self.given, "position"),
+            as_of=self.time("as_of"),
+            effective_as_of=self.time("effective_as_of"),
+        )
+
+    def other(self, name: str) -> Moment | None:
+        """Another moment, a version or a time, if any."""
+        text = self.get(name)
+        if not text:
+            return None
+        if text.isascii() and text.isdigit():
+            return Moment(version=whole({name: text}, name))
+        return Moment(as_of=self.time(name))
 
 
 def shown(name: str, value: object, currency: str) -> str:
@@ -122,43 +158,23 @@ def _changed(before: Account, after: Account) -> list[tuple[str, str, str]]:
     ]
 
 
-def timeline_of(account_id: str, query: Mapping[str, str]) -> Timeline:
-    """The timeline at the moment in `query`, compared with ``compare`` (a version) if given.
+def timeline_of(account_id: str, asked: Asked) -> Timeline:
+    """The timeline at the moment asked about, compared with the other one if given.
 
     Raises:
         LedgerError: the moment cannot be answered; the message says why.
     """
-    found = history.state_at(account_id, moment_from(query))
+    found = history.state_at(account_id, asked.moment())
     last = store.head_version(account_id)
+    first = max(1, found.version - CHARTED)
     around = store.read_stream(
-        account_id,
-        after=max(0, found.version - 1 - AROUND),
-        until=min(last, found.version + AROUND),
+        account_id, after=first - 1, until=min(last, found.version + CHARTED), limit=2 * CHARTED + 1
     )
-    state = history.fold_to(account_id, around[0].version - 1)
-    events: list[EventShown] = []
-    before = after = state
-    selected = around[0]
-    for recorded in around:
-        event = recorded.event
-        earlier, state = state, evolve(state, event)
-        is_selected = recorded.version == found.version
-        if is_selected:
-            before, after, selected = earlier, state, recorded
-        events.append(
-            EventShown(
-                recorded=recorded,
-                kind=event.kind,
-                amount=format_amount(event.delta, state.currency) if event.delta else "",
-                balance=format_amount(state.balance, state.currency),
-                is_selected=is_selected,
-            )
-        )
-    compare = whole(query, "compare")
-    difference = None
-    if compare is not None:
-        other = Moment(version=compare)
-        difference = history.difference(account_id, other, Moment(version=found.version))
+    start = history.fold_to(account_id, first - 1)
+    lines = list(activity_lines(start, around))
+    at = found.version - first
+    selected = around[at]
+    before = history.fold_to(account_id, found.version - 1)
     proven, proof_error = None, ""
     try:
         proven = proofs.prove(selected)
@@ -169,36 +185,55 @@ def timeline_of(account_id: str, query: Mapping[str, str]) -> Timeline:
         proof_error=proof_error,
         found=found,
         fields=_fields(found.account),
-        events=events,
+        lines=lines[max(0, at - AROUND) : at + AROUND + 1],
+        chart=_chart(lines, found.version),
         selected=selected,
         upcast_steps=_steps(selected),
-        changed_fields=_changed(before, after),
+        changed_fields=_changed(before, evolve(before, selected.event)),
         first=1,
         previous=found.version - 1 if found.version > 1 else None,
         following=found.version + 1 if found.version < last else None,
         last=last,
-        permanent_query=_permanent(found),
-        difference=difference,
-        difference_fields=_difference_fields(difference),
+        permanent_query=_permanent(found, asked.zone),
+        compared=_compared(account_id, found, asked.other("compare")),
     )
 
 
-def _permanent(found: StateAt) -> str:
-    """A query that gives the same figures for ever: by version, and the effective moment if any."""
-    effective = found.moment.effective_as_of
-    suffix = f"&effective_as_of={codec.format_time(effective)}" if effective else ""
-    return f"version={found.version}{suffix}"
+def _chart(lines: Sequence[ActivityLine], selected: int) -> dict[str, Any]:
+    """For uPlot: balances in minor units after each event."""
+    return {
+        "versions": [line.version for line in lines],
+        "balances": [line.balance for line in lines],
+        "kinds": [line.kind for line in lines],
+        "selected": selected,
+    }
 
 
-def _difference_fields(difference: history.Difference | None) -> list[tuple[str, str, str]]:
-    if difference is None:
-        return []
-    currency = difference.after.account.currency
-    return [
-        (name, shown(name, old, currency), shown(name, new, currency))
-        for name, old, new in difference.changes
-        if name != "next_expiry"
-    ]
+def _compared(account_id: str, found: StateAt, other: Moment | None) -> Compared | None:
+    if other is None:
+        return None
+    difference = history.difference(account_id, other, Moment(version=found.version))
+    before, after = difference.before.account, difference.after.account
+    lines = list(activity_lines(before, difference.events))
+    return Compared(
+        difference=difference,
+        fields=[
+            (name, shown(name, old, after.currency), shown(name, new, after.currency))
+            for name, old, new in difference.changes
+            if name != "next_expiry"
+        ],
+        lines=lines,
+        movements=sum(line.amount for line in lines if line.moves_money),
+        is_complete=len(lines) == difference.events_total,
+    )
+
+
+def _permanent(found: StateAt, zone: ZoneInfo) -> str:
+    """A query that gives the same page for ever: by version, the effective moment if any, the zone."""
+    parts = {"version": str(found.version)}
+    if found.moment.effective_as_of is not None:
+        parts["effective_as_of"] = codec.format_time(found.moment.effective_as_of)
+    return urlencode(parts | {"zone": zone.key})
 
 
 def _steps(recorded: RecordedEvent) -> list[str]:

@@ -36,6 +36,7 @@ urlpatterns = [
     path("login", LoginView.as_view(), name="login"),
     path("reason", reason, name="reason"),
     path("logout", LogoutView.as_view(), name="logout"),
+    path("", include("audit.pages")),
     path("", include("projections.pages.urls")),
 ]
 

@@ -102,11 +102,11 @@ def _late(situation: Situation, gap: int) -> Iterator[Candidate]:
     if alone:
         yield Candidate(kind="late", sets=_recent(alone)[::-1], corrects=False)
         return
-    total, until = 0, []
-    for entry in situation.later:
-        total, until = total + entry.delta, [*until, entry]
+    total = 0
+    for number, entry in enumerate(situation.later, 1):
+        total += entry.delta
         if total == -gap:
-            yield Candidate(kind="late", sets=[tuple(until)], corrects=False)
+            yield Candidate(kind="late", sets=[tuple(situation.later[:number])], corrects=False)
             return
 
 

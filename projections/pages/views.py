@@ -229,7 +229,8 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
         roles.require(request.user, COMMANDS[name].action)
     look(request, "account", account_id)
     view = queries.account(account_id)
-    form = form_class(request.POST or None)
+    asked = {name: text for name, text in request.GET.items() if name != "key"}
+    form = form_class(request.POST or None, initial=asked)
     if request.method == "POST" and form.is_valid():
         body = form.body()
         ids = {"account_id": account_id}

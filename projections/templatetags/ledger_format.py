@@ -1,6 +1,7 @@
 """How pages show money and moments. Ids and machine values are never localised."""
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from django import template
 
@@ -44,6 +45,17 @@ def exact(value: datetime | str | None) -> str:
         return ""
     parsed = datetime.fromisoformat(value) if isinstance(value, str) else value
     return parsed.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@register.filter
+def in_zone(value: datetime | str | None, zone: str) -> str:
+    """A time to the microsecond in a reader's zone with its offset: 2026-03-31 14:02:11.123456 +02:00."""
+    if not value:
+        return ""
+    parsed = datetime.fromisoformat(value) if isinstance(value, str) else value
+    local = parsed.astimezone(ZoneInfo(zone))
+    offset = local.strftime("%z")
+    return local.isoformat(sep=" ", timespec="microseconds")[:26] + f" {offset[:3]}:{offset[3:]}"
 
 
 @register.filter

@@ -1,0 +1,167 @@
+"""The screens about the past, as the back office and the admin show them."""
+
+import html
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from ledger import codec, store
+from ledger.domain import commands as c
+from ledger.models import Access
+from tests.conftest import Sender, user_with
+
+
+@pytest.fixture
+def account(send: Sender, settings: Any) -> str:
+    """Opened, 1,000.00 in, the same 80.00 out twice, 30.00 refused for want of money."""
+    settings.ALLOWED_HOSTS = ["*"]
+    made = send.open(balance=100_000)
+    for _ in range(2):
+        send(c.Withdraw(account_id=made, amount=8_000, currency="EUR", counterpart="card"))
+    send(c.Withdraw(account_id=made, amount=99_999_900, currency="EUR"))
+    return made
+
+
+def signed_in(role: str, *, reason: str = "case 17") -> Client:
+    client = Client()
+    client.force_login(user_with(role))
+    if reason:
+        client.post("/reason", {"reason": reason})
+    return client
+
+
+def text_of(answer: Any) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.content.decode())).split())
+
+
+LAYOUTS = [("supervisor", "/accounts/{}/{}"), ("auditor", "/admin/ledger/account/{}/{}/")]
+
+
+@pytest.mark.parametrize(("role", "url"), LAYOUTS)
+class TestExplain:
+    def ask(self, role: str, url: str, account: str, query: str) -> tuple[int, str]:
+        answer = signed_in(role).get(url.format(account, "explain") + query)
+        return answer.status_code, text_of(answer)
+
+    def test_without_a_figure_there_is_only_the_form(
+        self, account: str, role: str, url: str
+    ) -> None:
+        status, page = self.ask(role, url, account, "")
+        assert status == 200
+        assert "Type the balance that the customer expects" in page
+
+    def test_the_doubled_entry_comes_first(self, account: str, role: str, url: str) -> None:
+        status, page = self.ask(role, url, account, "?expected=920.00")
+        assert status == 200
+        assert "The ledger says 840.00 Expected 920.00 Difference \u221280.00" in page
+        assert page.index("Entered twice") < page.index("event 4: withdrawal \u221280.00")
+        assert ("Adjust by 80.00" in page) == (role == "supervisor")
+        assert ("reverse it" in page) == (role == "supervisor")
+
+    def test_a_refusal_is_evidence(self, account: str, role: str, url: str) -> None:
+        _, page = self.ask(role, url, account, "?expected=-999,159.00")
+        assert "Refused" in page
+        assert "insufficient_funds" in page
+
+    def test_as_expected(self, account: str, role: str, url: str) -> None:
+        _, page = self.ask(role, url, account, "?expected=840")
+        assert "There is nothing to explain" in page
+
+    def test_at_an_earlier_moment_what_came_later_is_late(
+        self, account: str, role: str, url: str
+    ) -> None:
+        _, page = self.ask(role, url, account, "?expected=840.00&version=3")
+        assert "Recorded later" in page
+
+    @pytest.mark.parametrize(
+        "query", ["?expected=1,5", "?expected=1.005", "?expected=a", "?expected=1&version=99"]
+    )
+    def test_what_is_wrong_with_the_question(
+        self, account: str, role: str, url: str, query: str
+    ) -> None:
+        status, _ = self.ask(role, url, account, query)
+        assert status == 400
+
+
+@pytest.mark.parametrize(("role", "url"), LAYOUTS)
+class TestTimeline:
+    def test_a_moment_in_the_readers_zone(self, account: str, role: str, url: str) -> None:
+        [_, deposit, *_] = store.read_stream(account)
+        local = deposit.recorded_at + timedelta(hours=5, minutes=45)  # Kathmandu has no summer time
+        client = signed_in(role)
+        client.cookies["zone"] = "Asia/Kathmandu"
+        said = local.isoformat(sep=" ", timespec="microseconds")[:26]
+        page = text_of(client.get(url.format(account, "timeline"), {"as_of": said}))
+        assert "This answer ends with version 2" in page
+        assert f"recorded {said} +05:45" in page
+
+    def test_a_difference_adds_up_and_lists_what_lies_between(
+        self, account: str, role: str, url: str
+    ) -> None:
+        page = text_of(signed_in(role).get(url.format(account, "timeline") + "?compare=1"))
+        assert "Difference: version 1 to 4 (3 events)" in page
+        assert "0.00 +840.00 = 840.00 adds up" in page
+
+    def test_compared_with_a_moment(self, account: str, role: str, url: str) -> None:
+        [_, deposit, *_] = store.read_stream(account)
+        moment = codec.format_time(deposit.recorded_at)
+        page = text_of(signed_in(role).get(url.format(account, "timeline"), {"compare": moment}))
+        assert "Difference: version 2 to 4 (2 events)" in page
+
+    def test_the_permanent_link_gives_the_same_page(
+        self, account: str, send: Sender, role: str, url: str
+    ) -> None:
+        client = signed_in(role)
+        first = client.get(url.format(account, "timeline")).content.decode()
+        found = re.search(r'id="permanent" href="([^"]*)"', first)
+        assert found is not None
+        link = url.format(account, "timeline") + html.unescape(found[1])
+        before = text_of(client.get(link))
+        send(c.Deposit(account_id=account, amount=1, currency="EUR"))
+        after = text_of(client.get(link))
+        figures = slice("State at this moment", "Events around it")
+        assert _between(before, figures) == _between(after, figures)
+
+
+def _between(page: str, marks: slice) -> str:
+    return page[page.index(marks.start) : page.index(marks.stop)]
+
+
+class TestWhoMay:
+    @pytest.mark.parametrize("screen", ["timeline", "explain"])
+    def test_staff_state_a_reason_first_and_are_recorded(self, account: str, screen: str) -> None:
+        client = signed_in("teller", reason="")
+        url = f"/accounts/{account}/{screen}"
+        asked = client.get(url)
+        assert asked.status_code == 403
+        assert "Why do you look?" in text_of(asked)
+        assert not Access.objects.filter(account_id=account, what=screen).exists()
+        done = client.post("/reason", {"reason": "complaint 9", "next": url}, follow=True)
+        assert done.redirect_chain == [(url, 302)]
+        assert done.status_code == 200
+        [look] = Access.objects.filter(account_id=account, what=screen)
+        assert (look.reason, look.channel) == ("complaint 9", "page")
+
+    def test_a_bad_reason_is_asked_again(self, account: str) -> None:
+        answer = signed_in("teller", reason="").post("/reason", {"reason": "x"})
+        assert answer.status_code == 400
+        assert "3 to 200 printable characters" in text_of(answer)
+
+    def test_customers_see_their_own_and_need_no_reason(self, send: Sender, settings: Any) -> None:
+        settings.ALLOWED_HOSTS = ["*"]
+        customer: User = user_with("customer")
+        own = send.open(owner=customer.get_username())
+        other = send.open()
+        client = signed_in("customer", reason="")
+        assert client.get(f"/accounts/{own}/timeline").status_code == 200
+        assert client.get(f"/accounts/{other}/timeline").status_code == 404
+        assert client.get(f"/accounts/{other}/explain?expected=1").status_code == 404
+
+    def test_nobody_without_signing_in(self, account: str) -> None:
+        answer = Client().get(f"/accounts/{account}/timeline")
+        assert answer.status_code == 302
+        assert answer["Location"].startswith("/login")
