@@ -43,11 +43,12 @@ function paint(name, otherwise) {
 }
 
 function draw() {
-  const box = document.getElementById("chart");
+  const box = document.getElementById("balances");
   const source = document.getElementById("chart-data");
   if (!box || !source || !window.uPlot) return;
   const data = JSON.parse(source.textContent);
-  if (data.versions.length < 2) return;
+  box.hidden = data.versions.length < 2;
+  if (box.hidden) return;
   const digits = Number(box.dataset.digits);
   const money = (minor) =>
     (minor / 10 ** digits).toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -55,25 +56,32 @@ function draw() {
   const line = paint("--pico-primary", paint("--link-fg", "#417893"));
   const grid = paint("--pico-muted-border-color", paint("--hairline-color", "#ddd"));
   const at = data.versions.indexOf(data.selected);
-  const chosen = data.versions.map((version, place) => (place === at ? data.balances[place] : null));
+  const mark = (drawn) => {
+    const x = drawn.valToPos(data.selected, "x", true);
+    const y = drawn.valToPos(data.balances[at], "y", true);
+    drawn.ctx.fillStyle = text;
+    drawn.ctx.beginPath();
+    drawn.ctx.arc(x, y, 6 * window.devicePixelRatio, 0, 2 * Math.PI);
+    drawn.ctx.fill();
+  };
   const plot = new uPlot(
     {
       width: box.clientWidth,
       height: box.clientHeight,
       scales: { x: { time: false } },
       legend: { show: false },
+      hooks: { draw: [mark] },
       cursor: { drag: { x: false, y: false } },
       series: [
         {},
         { stroke: line, width: 2, paths: uPlot.paths.stepped({ align: 1 }), points: { show: data.versions.length <= 200, size: 6 } },
-        { stroke: text, fill: text, paths: () => null, points: { show: true, size: 11, fill: text } },
       ],
       axes: [
         { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500], stroke: text, grid: { show: false } },
         { size: 90, stroke: text, values: (_plot, ticks) => ticks.map(money), grid: { stroke: grid } },
       ],
     },
-    [data.versions, data.balances, chosen],
+    [data.versions, data.balances],
     box,
   );
   plot.over.addEventListener("click", () => {
