@@ -148,7 +148,7 @@ class PassAdmin(ReadOnlyAdmin):
         return format_html_join("", "<p>{}</p>", lines) or format_html("nothing")
 
 
-ROUTES = {name: f"admin:ledger_account_{name}" for name in screens.SCREENS} | {
+ROUTES = {name.replace("-", "_"): f"admin:ledger_account_{name}" for name in screens.SCREENS} | {
     "command": "admin:ledger_command_change",
     "account": "admin:ledger_account_change",
     "evidence": "admin:ledger_account_evidence",

@@ -9,7 +9,7 @@ from ledger import access
 from ledger.api.serializers import canonical_uuid
 from ledger.pages import look, page
 
-ROUTES = {name: f"account-{name}" for name in screens.SCREENS} | {
+ROUTES = {name.replace("-", "_"): f"account-{name}" for name in screens.SCREENS} | {
     "command": "transaction",
     "account": "account",
     "evidence": "api-evidence",
@@ -27,7 +27,7 @@ def _route(name: str) -> URLPattern:
             request, name, account_id, layout="base.html", routes=ROUTES, around={}
         )
 
-    return path(f"accounts/<str:account_id>/{name}", screen, name=ROUTES[name])
+    return path(f"accounts/<str:account_id>/{name}", screen, name=f"account-{name}")
 
 
 urlpatterns = [_route(name) for name in screens.SCREENS]

@@ -11,7 +11,7 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from audit import explained
+from audit import explained, known, what_if
 from audit.spoken import zone_of
 from audit.timeline import NAMES, Asked, timeline_of
 from ledger.api.problems import status_of
@@ -42,6 +42,20 @@ SCREENS: Mapping[str, Screen] = {
         ask=explained.explain,
         needs="expected",
     ),
+    "known": Screen(
+        title="What did we know, and when",
+        template="audit/known.html",
+        fields=("effective_a", "effective_b", "known_a", "known_b"),
+        ask=known.known,
+        needs="known_a",
+    ),
+    "what-if": Screen(
+        title="What if",
+        template="audit/what_if.html",
+        fields=("command", "amount", "to_account_id", "version", "as_of"),
+        ask=what_if.what_if,
+        needs="command",
+    ),
 }
 
 
@@ -63,6 +77,7 @@ def render(
         "routes": routes,
         "title": screen.title,
         "here": name,
+        "commands": what_if.COMMANDS,
         "account_id": account_id,
         "asked": given,
     }

@@ -2,13 +2,14 @@
 
 import html
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from audit import screens
 from ledger import codec, store
 from ledger.domain import commands as c
 from ledger.models import Access
@@ -127,12 +128,82 @@ class TestTimeline:
         assert _between(before, figures) == _between(after, figures)
 
 
+@pytest.mark.parametrize(("role", "url"), LAYOUTS)
+class TestKnown:
+    def test_four_figures_and_what_changed_them(
+        self, send: Sender, settings: Any, role: str, url: str
+    ) -> None:
+        settings.ALLOWED_HOSTS = ["*"]
+        old = datetime(2026, 3, 1, tzinfo=UTC)
+        account = send.open(effective_at=datetime(2026, 1, 1, tzinfo=UTC))
+        first = send(c.Deposit(account_id=account, amount=100_00, currency="EUR", effective_at=old))
+        late = send(c.Withdraw(account_id=account, amount=30_00, currency="EUR", effective_at=old))
+        send(c.Deposit(account_id=account, amount=1_00, currency="EUR"))  # counts today only
+        assert first.recorded_at is not None
+        assert late.recorded_at is not None
+        asked = {
+            "effective_a": "2026-02-28",
+            "effective_b": "2026-03-31",
+            "known_a": codec.format_time(first.recorded_at),
+            "known_b": codec.format_time(store.clock()),
+        }
+        page = text_of(signed_in(role).get(url.format(account, "known"), asked))
+        assert "counting by 2026-02-28 23:59:59.999999 +00:00 0.00 0.00 0.00" in page
+        assert "counting by 2026-03-31 23:59:59.999999 +00:00 100.00 70.00 \u221230.00" in page
+        assert "counting by then: 1 event" in page
+        assert "Together they are the change" in page
+
+    @pytest.mark.parametrize(
+        "query",
+        ["?known_a=yesterday", "?known_a=2999-01-01&effective_a=2026-01-01",
+         "?known_a=2026-11-20&known_b=2026-11-10&effective_a=2026-01-01"],
+    )  # fmt: skip
+    def test_what_is_wrong(self, account: str, role: str, url: str, query: str) -> None:
+        assert signed_in(role).get(url.format(account, "known") + query).status_code == 400
+
+
+@pytest.mark.parametrize(("role", "url"), LAYOUTS)
+class TestWhatIf:
+    @pytest.mark.parametrize(
+        ("query", "words"),
+        [
+            ("command=Withdraw&amount=900&version=2", "It would have been accepted: withdrawal"),
+            ("command=Withdraw&amount=900", "It would have been refused"),
+            ("command=Withdraw&amount=0.01&version=1", "It would have been refused"),
+            ("command=CloseAccount&version=1", "It would have been accepted: close"),
+            ("command=PlaceHold&amount=840", "It would have been accepted: hold"),
+        ],
+    )
+    def test_the_rules_at_a_moment(
+        self, account: str, role: str, url: str, query: str, words: str
+    ) -> None:
+        before = store.last_position()
+        answer = signed_in(role).get(url.format(account, "what-if") + "?" + query)
+        assert answer.status_code == 200
+        assert words in text_of(answer)
+        assert store.last_position() == before
+
+    def test_a_transfer_to_an_account_that_was_not_there_yet(
+        self, account: str, send: Sender, role: str, url: str
+    ) -> None:
+        other = send.open()
+        ask = url.format(account, "what-if") + f"?command=Transfer&amount=1&to_account_id={other}"
+        assert "would have been accepted" in text_of(signed_in(role).get(ask))
+        assert "would have been refused" in text_of(signed_in(role).get(ask + "&version=2"))
+
+    @pytest.mark.parametrize(
+        "query", ["command=Steal", "command=Withdraw", "command=Withdraw&amount=-1"]
+    )
+    def test_what_is_wrong(self, account: str, role: str, url: str, query: str) -> None:
+        assert signed_in(role).get(url.format(account, "what-if") + "?" + query).status_code == 400
+
+
 def _between(page: str, marks: slice) -> str:
     return page[page.index(marks.start) : page.index(marks.stop)]
 
 
 class TestWhoMay:
-    @pytest.mark.parametrize("screen", ["timeline", "explain"])
+    @pytest.mark.parametrize("screen", list(screens.SCREENS))
     def test_staff_state_a_reason_first_and_are_recorded(self, account: str, screen: str) -> None:
         client = signed_in("teller", reason="")
         url = f"/accounts/{account}/{screen}"
