@@ -1,13 +1,24 @@
-"""The back office's routes to the screens about the past."""
+"""The back office's routes to the screens about the past, statements and the whole ledger."""
 
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from csp.decorators import csp_update
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
 from audit import screens
-from ledger import access
+from audit.timeline import Asked
+from audit.timeline import whole as whole_number
+from ledger import access, csvs, history, statements, store
 from ledger.api.serializers import canonical_uuid
+from ledger.errors import InvalidInputError
+from ledger.history import Moment
 from ledger.pages import look, page
+from ledger.statements import Statement
 
 ROUTES = {name.replace("-", "_"): f"account-{name}" for name in screens.SCREENS} | {
     "command": "transaction",
@@ -30,4 +41,92 @@ def _route(name: str) -> URLPattern:
     return path(f"accounts/<str:account_id>/{name}", screen, name=f"account-{name}")
 
 
-urlpatterns = [_route(name) for name in screens.SCREENS]
+FORMATS: Mapping[str, tuple[str, Callable[[Statement], bytes | str]]] = {
+    "html": ("text/html; charset=utf-8", statements.as_html),
+    "pdf": ("application/pdf", statements.as_pdf),
+    "csv": ("text/csv; charset=utf-8", statements.as_csv),
+    "xlsx": (
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        statements.as_xlsx,
+    ),
+}
+
+
+@require_GET
+@page("")
+def statement(request: HttpRequest, account_id: str) -> HttpResponse:
+    """What happened on an account between two moments, both inclusive, as HTML, PDF, CSV or XLSX."""
+    account_id = canonical_uuid(account_id, field="account_id")
+    access.check_account(request.user, account_id)
+    look(request, "statement", account_id)
+    kind = request.GET.get("format", "html")
+    if kind not in FORMATS:
+        raise InvalidInputError(f"must be one of {', '.join(FORMATS)}", field="format")
+    zone = screens.zone_for(request)
+    asked = Asked(given=request.GET.dict(), zone=zone)
+    since, until = asked.time("since"), asked.time("until")
+    first = 1
+    if since is not None:
+        before = store.position_at(min(since, store.clock()) - timedelta(microseconds=1))
+        first = store.versions_until(account_id, before) + 1
+    last = store.head_version(account_id)
+    if until is not None:
+        last = store.versions_until(account_id, history.check_moment(Moment(as_of=until))[0])
+    if last < first:
+        raise InvalidInputError("nothing was recorded between these moments", field="until")
+    made = statements.statement_of(account_id, first, last)
+    content_type, write = FORMATS[kind]
+    answer = HttpResponse(write(made), content_type=content_type)
+    how = "inline" if kind == "html" else "attachment"
+    name = f"statement-{account_id}-{first}-{last}.{kind}"
+    answer["Content-Disposition"] = f'{how}; filename="{name}"'
+    return answer
+
+
+@require_GET
+@page("read_log")
+def whole(request: HttpRequest) -> HttpResponse:
+    """The whole ledger at a moment: per currency what accounts hold, what came from outside, zero."""
+    look(request, "trial balance", past=bool(request.GET.get("as_of")))
+    zone = screens.zone_for(request)
+    asked = Asked(given=request.GET.dict(), zone=zone)
+    moment = Moment(as_of=asked.time("as_of"), position=whole_number(request.GET, "position"))
+    if moment.as_of is not None and moment.position is not None:
+        raise InvalidInputError("give one of position and as_of", field="as_of")
+    position, _ = history.check_moment(moment)
+    rows = history.trial_balance(position)
+    if request.GET.get("format") == "csv":
+        lines = [
+            (row["currency"], name, amount)
+            for row in rows
+            for name, amount in (
+                ("accounts", row["accounts"]), *row["outside"].items(), ("sum", row["sum"]),
+            )
+        ]  # fmt: skip
+        answer = HttpResponse(
+            csvs.write(("currency", "name", "amount"), lines), "text/csv; charset=utf-8"
+        )
+        answer["Content-Disposition"] = f'attachment; filename="trial-balance-{position}.csv"'
+        return answer
+    return render(
+        request,
+        "audit/whole.html",
+        {
+            "rows": rows,
+            "position": position,
+            "zone": zone.key,
+            "as_of": moment.as_of,
+            "asked": request.GET,
+            "balances": all(not row["sum"].strip("-0.") for row in rows),
+        },
+    )
+
+
+# A statement is one file with its style in it, on screen as in a mail.
+own_style: Any = csp_update({"style-src": ["'unsafe-inline'"]})
+
+urlpatterns = [
+    *(_route(name) for name in screens.SCREENS),
+    path("accounts/<str:account_id>/statement", own_style(statement), name="account-statement"),
+    path("ledger", whole, name="whole-ledger"),
+]

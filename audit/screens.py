@@ -6,6 +6,7 @@ has recorded the look, and says what is around it (`layout`) and where its links
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
@@ -59,6 +60,11 @@ SCREENS: Mapping[str, Screen] = {
 }
 
 
+def zone_for(request: HttpRequest) -> ZoneInfo:
+    """The reader's time zone: of the address, or as the browser said, or UTC."""
+    return zone_of(request.GET.get("zone", "") or request.COOKIES.get("zone", ""))
+
+
 def render(
     request: HttpRequest,
     name: str,
@@ -82,7 +88,7 @@ def render(
         "asked": given,
     }
     try:
-        zone = zone_of(request.GET.get("zone", "") or request.COOKIES.get("zone", ""))
+        zone = zone_for(request)
         context["zone"] = zone.key
         if not screen.needs or given[screen.needs].strip():
             context["shown"] = screen.ask(account_id, Asked(given=given, zone=zone))

@@ -180,6 +180,7 @@ def _account_context(request: HttpRequest, account_id: str) -> dict[str, Any]:
         "activity": lines,
         "at_least": at_least,
         "health": queries.health() if not view.is_current else None,
+        "statement_formats": ("html", "pdf", "csv", "xlsx"),
     }
 
 

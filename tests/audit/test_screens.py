@@ -1,10 +1,13 @@
 """The screens about the past, as the back office and the admin show them."""
 
+import csv
 import html
+import io
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import openpyxl
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -196,6 +199,71 @@ class TestWhatIf:
     )
     def test_what_is_wrong(self, account: str, role: str, url: str, query: str) -> None:
         assert signed_in(role).get(url.format(account, "what-if") + "?" + query).status_code == 400
+
+
+class TestStatement:
+    def fetch(self, account: str, query: str = "", role: str = "teller") -> Any:
+        return signed_in(role).get(f"/accounts/{account}/statement{query}")
+
+    def test_every_format_has_the_same_figures(self, account: str) -> None:
+        page = text_of(self.fetch(account))
+        assert "Closing balance 840.00 EUR" in page
+        rows = list(
+            csv.DictReader(io.StringIO(self.fetch(account, "?format=csv").content.decode()))
+        )
+        assert [row["balance"] for row in rows] == ["0.00", "1000.00", "920.00", "840.00"]
+        book = openpyxl.load_workbook(io.BytesIO(self.fetch(account, "?format=xlsx").content))
+        cells = [[cell.value for cell in row] for row in book.active.iter_rows()]  # type: ignore[union-attr]
+        assert cells[0][6] == "balance"
+        assert [row[6] for row in cells[1:]] == [0, 1000, 920, 840]
+        assert self.fetch(account, "?format=pdf").content.startswith(b"%PDF")
+
+    def test_a_workbook_runs_no_formula(self, send: Sender, settings: Any) -> None:
+        settings.ALLOWED_HOSTS = ["*"]
+        account = send.open()
+        send(
+            c.Deposit(account_id=account, amount=1, currency="EUR", memo="=1+1", counterpart="cash")
+        )
+        book = openpyxl.load_workbook(io.BytesIO(self.fetch(account, "?format=xlsx").content))
+        [*_, row] = book.active.iter_rows()  # type: ignore[union-attr]
+        assert (row[9].value, row[9].data_type) == ("'=1+1", "s")
+
+    def test_between_two_moments(self, account: str) -> None:
+        events = store.read_stream(account)
+        since, until = (codec.format_time(events[at].recorded_at) for at in (1, 2))
+        answer = self.fetch(account, f"?format=csv&since={since}&until={until}")
+        rows = list(csv.DictReader(io.StringIO(answer.content.decode())))
+        assert [row["version"] for row in rows] == ["2", "3"]
+
+    @pytest.mark.parametrize(
+        "query", ["?format=exe", "?until=2020-01-01", "?since=2999-01-01", "?since=x"]
+    )
+    def test_what_is_wrong(self, account: str, query: str) -> None:
+        assert self.fetch(account, query).status_code in (400, 404)
+
+    def test_a_customer_gets_their_own_alone(self, send: Sender, account: str) -> None:
+        own = send.open(owner=user_with("customer").get_username())
+        assert self.fetch(own, role="customer").status_code == 200
+        assert self.fetch(account, role="customer").status_code == 404
+
+
+class TestWholeLedger:
+    def test_sums_to_zero_at_any_moment(self, account: str) -> None:
+        client = signed_in("auditor")
+        [opened, *_] = store.read_stream(account)
+        for query in ("", f"?position={opened.position}", "?as_of=1 minute ago"):
+            page = text_of(client.get(f"/ledger{query}"))
+            assert "Every currency sums to zero" in page
+        assert client.get("/ledger?position=1&format=csv")["Content-Type"].startswith("text/csv")
+
+    @pytest.mark.parametrize(
+        "query", ["as_of=tomorrow", "position=99999999999", "position=x", "position=1&as_of=now"]
+    )
+    def test_what_is_wrong(self, account: str, query: str) -> None:
+        assert signed_in("auditor").get(f"/ledger?{query}").status_code == 400
+
+    def test_tellers_may_not(self, account: str) -> None:
+        assert signed_in("teller").get("/ledger").status_code == 403
 
 
 def _between(page: str, marks: slice) -> str:
