@@ -523,6 +523,16 @@ def read_snapshots(
     return {(row[0], row[1]): (row[2], row[3]) for row in rows}
 
 
+def read_all_snapshots(account_ids: Sequence[str]) -> list[tuple[str, int, str, str]]:
+    """Account, version, schema and state of the accounts' snapshots, whatever code made them."""
+    rows = _rows(
+        "SELECT account_id::text, version, state_schema, state::text FROM ledger_snapshot "
+        "WHERE account_id = ANY(%s::uuid[])",
+        [list(account_ids)],
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
 def accounts_without_head() -> list[str]:
     """Accounts that have events and no head."""
     rows = _rows(
