@@ -4,6 +4,7 @@ DATABASE_URL is the least-privilege role that every process runs as; DATABASE_OW
 tables and is used by ``migrate --database owner`` alone.
 """
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,17 @@ CELERY_BEAT_SCHEDULE = {
     "holds": {"task": "ledger.expire_holds", "schedule": 5.0, "options": {"expires": 5.0}},
     "seal": {"task": "audit.seal", "schedule": 2.0, "options": {"expires": 2.0}},
     "check": {"task": "audit.check", "schedule": 5.0, "options": {"expires": 5.0}},
+    "approvals": {"task": "ledger.run_approved", "schedule": 30.0, "options": {"expires": 30.0}},
     "imports": {"task": "ledger.resume_imports", "schedule": 30.0, "options": {"expires": 30.0}},
+}
+
+# Commands of people that need a second person, above an amount in units of its currency.
+LEDGER_APPROVAL = {
+    name: Decimal(above)
+    for name, _, above in (
+        item.strip().partition("=")
+        for item in env.list("LEDGER_APPROVAL", default=["AdjustBalance=0", "ReverseTransaction=0"])
+    )
 }
 
 AUTH_PASSWORD_VALIDATORS = [

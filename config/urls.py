@@ -37,6 +37,7 @@ urlpatterns = [
     path("reason", reason, name="reason"),
     path("logout", LogoutView.as_view(), name="logout"),
     path("", include("audit.pages")),
+    path("", include("projections.pages.approvals")),
     path("", include("projections.pages.urls")),
 ]
 

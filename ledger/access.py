@@ -4,28 +4,54 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from django.conf import settings
 
 from ledger.domain import commands as c
-from ledger.errors import AccountNotFound, ForbiddenError, LedgerError, NotFoundError
+from ledger.domain.currencies import EXPONENTS
+from ledger.errors import (
+    AccountNotFound,
+    ApprovalNeededError,
+    ForbiddenError,
+    LedgerError,
+    NotFoundError,
+)
 from ledger.handlers import Envelope, Outcome, envelope
 from ledger.models import Account
 from ledger.roles import actions_of
 
 
-def check_command(user: Any, command: c.Command) -> None:
-    """Raise unless `user` may send `command`.
+def needs_approval(command: c.Command) -> bool:
+    """Whether people need a second person for `command` (LEDGER_APPROVAL); programs do not."""
+    above = settings.LEDGER_APPROVAL.get(type(command).__name__)
+    if above is None:
+        return False
+    amount = getattr(command, "amount", None)
+    currency = getattr(command, "currency", "")
+    if amount is None or not currency:
+        return True
+    return bool(abs(amount) > above * 10 ** EXPONENTS[currency])
+
+
+def check_command(user: Any, command: c.Command, *, is_approved: bool = False) -> None:
+    """Raise unless `user` may send `command`; with a second person's approval if it `is_approved`.
 
     A customer may transfer from an own account, and learns nothing about others.
 
     Raises:
         ForbiddenError: the role does not allow it.
         NotFoundError: a customer named an account that is not theirs.
+        ApprovalNeededError: a second person has to approve it.
     """
     actions = actions_of(user)
     if command.action in actions:
         if getattr(command, "effective_at", None) is not None and "backdate" not in actions:
             raise ForbiddenError(
                 "your role does not allow a past effective time", field="effective_at"
+            )
+        if "staff" in actions and not is_approved and needs_approval(command):
+            raise ApprovalNeededError(
+                f"{type(command).__name__} of this size needs a second person: submit it in the "
+                "back office, and let somebody else approve it"
             )
         return
     if isinstance(command, c.Transfer) and "transfer_own" in actions:

@@ -264,6 +264,13 @@ class NotFoundError(LedgerError):
     title = "Not found"
 
 
+class ApprovalNeededError(LedgerError):
+    """A second person has to approve this command: submit it on the back office's page."""
+
+    code = "approval_needed"
+    title = "A second person has to approve this"
+
+
 class ForbiddenError(LedgerError):
     """Your role does not allow this."""
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Event(models.Model):
@@ -188,3 +189,52 @@ class ImportJob(models.Model):
 
     def __str__(self) -> str:
         return self.file_name
+
+
+class Proposal(models.Model):
+    """A command that waits for a second person. Append-only."""
+
+    id = models.UUIDField(primary_key=True)
+    name = models.TextField()
+    # As the maker sent it, so that it is read by the same code when it is approved.
+    body = models.JSONField()
+    ids = models.JSONField()
+    account_id = models.UUIDField(null=True)
+    reason = models.TextField()
+    # Per account what the maker saw: {"version", "balance"}.
+    seen = models.JSONField()
+    made_by = models.TextField()
+    made_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "ledger_proposal"
+        ordering: ClassVar = ["-made_at"]
+        indexes: ClassVar = [models.Index(fields=["made_at"], name="ledger_proposal_made_at")]
+
+    def __str__(self) -> str:
+        return f"{self.name} by {self.made_by}"
+
+
+class Decision(models.Model):
+    """What the second person said: once, and never the maker (constraints). Append-only."""
+
+    proposal = models.OneToOneField(Proposal, on_delete=models.DO_NOTHING, primary_key=True)
+    # That of the proposal, by a foreign key over both, so that the check below cannot be evaded.
+    made_by = models.TextField()
+    approved = models.BooleanField()
+    note = models.TextField()
+    seen = models.JSONField()
+    decided_by = models.TextField()
+    decided_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "ledger_decision"
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=~models.Q(decided_by=models.F("made_by")),
+                name="ledger_decision_second_person",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{'approved' if self.approved else 'rejected'} by {self.decided_by}"

@@ -2,7 +2,8 @@
 
 A user's roles are the names of their groups. Actions are those of the commands
 (`ledger.domain.commands`), and for reading: `read` accounts, `read_log` the whole log, `audit` the
-admin, `operate` rebuilds, `backdate` an effective time in the past, `import` files. `staff` are people
+admin, `operate` rebuilds, `backdate` an effective time in the past, `import` files,
+`approve` what others proposed. `staff` are people
 whose looks are recorded.
 """
 
@@ -23,13 +24,14 @@ _SUPERVISOR = _TELLER | {
     "import",
     "operate",
     "read_log",
+    "approve",
 }
 
 ROLES: Mapping[str, frozenset[str]] = {
     "teller": _TELLER,
     "supervisor": _SUPERVISOR,
     "auditor": frozenset({"staff", "read", "read_log", "audit"}),
-    "service": _SUPERVISOR - {"operate", "staff"},
+    "service": _SUPERVISOR - {"operate", "staff", "approve"},
     "customer": frozenset({"read_own", "transfer_own"}),
 }
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from ledger import import_jobs, store
+from ledger import approvals, import_jobs, store
 from ledger.domain.commands import ExpireHolds
 from ledger.handlers import envelope
 from ledger.service import bus
@@ -39,3 +39,9 @@ def run_import(*, job_id: str, **_: Any) -> None:
 def resume_imports(**_: Any) -> None:
     """Go on with imports that lost their worker."""
     import_jobs.resume()
+
+
+@shared_task(name="ledger.run_approved")
+def run_approved(**_: Any) -> int:
+    """Send what was approved by somebody whose process ended before it could send it."""
+    return approvals.resume()

@@ -31,6 +31,7 @@ STATUS: Mapping[type[errors.LedgerError], int] = {
     errors.StateIncompleteError: 503,
     errors.NotAvailableError: 501,
     errors.NotFoundError: 404,
+    errors.ApprovalNeededError: 403,
     errors.ForbiddenError: 403,
 }
 """Status of an error class; a class that is not listed has its parent's."""

@@ -186,7 +186,8 @@ class CommandView(LedgerView):
         params = query(request, ["dry_run"])
         urls = {name: canonical_uuid(value, field=name) for name, value in ids.items()}
         command, said = command_of(self.command_name, request.data, urls)
-        access.check_command(request.user, command)
+        dry_run = is_dry_run(params)
+        access.check_command(request.user, command, is_approved=dry_run)
         envelope = access.envelope_for(
             request.user,
             command,
@@ -195,7 +196,7 @@ class CommandView(LedgerView):
             channel="api",
             correlation_id=_sent_correlation(request),
             expected_version=expected_version(request),
-            dry_run=is_dry_run(params),
+            dry_run=dry_run,
         )
         outcome = bus.send_one(envelope)
         if outcome.error is not None:
@@ -309,7 +310,7 @@ class BatchView(LedgerView):
         for number, item in enumerate(items):
             try:
                 command, said = command_of_item(item)
-                access.check_command(request.user, command)
+                access.check_command(request.user, command, is_approved=dry_run)
             except errors.LedgerError as error:
                 for found in error.facts.get("errors") or [
                     {"field": error.field or "", "detail": error.detail}

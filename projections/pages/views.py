@@ -12,12 +12,12 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from ledger import access, handlers, import_jobs, imports, roles, store
+from ledger import access, approvals, handlers, import_jobs, imports, roles, store
 from ledger.api.problems import DOCUMENTED
 from ledger.api.serializers import account_id_of_reference, canonical_uuid, command_of
 from ledger.domain.commands import COMMANDS
-from ledger.errors import InvalidInputError, LedgerError, NotFoundError
-from ledger.models import Account, Command, ImportJob
+from ledger.errors import ApprovalNeededError, InvalidInputError, LedgerError, NotFoundError
+from ledger.models import Account, Command, ImportJob, Proposal
 from ledger.pages import look, page
 from ledger.service import bus
 from projections import queries
@@ -104,6 +104,8 @@ def open_account(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         body = form.body()
         outcome = _send(request, form, "OpenAccount", body, {})
+        if isinstance(outcome, Proposal):
+            return _proposed(request, outcome)
         if outcome is not None:
             return _done(request, outcome, outcome.events[0].account_id)
     return render(request, "pages/command.html", {"form": form, "title": "Open an account"})
@@ -115,8 +117,8 @@ def _send(
     name: str,
     body: dict[str, Any],
     ids: dict[str, str],
-) -> handlers.Outcome | None:
-    """Send a form's command; None when it was refused, its words then in the form."""
+) -> handlers.Outcome | Proposal | None:
+    """Send a form's command, or propose it; None when it was refused, its words then in the form."""
     try:
         command, said = command_of(name, body, ids)
         access.check_command(request.user, command)
@@ -133,6 +135,11 @@ def _send(
         if outcome.error is not None:
             receiver = getattr(command, "to_account_id", "")
             refusal = access.hide_refusal(request.user, outcome.error, receiver)
+    except ApprovalNeededError:
+        reason = str(body.get("reason") or body.get("memo") or "")
+        return approvals.propose(
+            request.user, name, body, ids, key=form.cleaned_data["key"], reason=reason
+        )
     except LedgerError as error:
         refusal, outcome = error, None
     if refusal is None:
@@ -144,6 +151,11 @@ def _send(
     # A refusal is recorded under its key: the corrected form is another command.
     form.data = dict(form.data.items()) | {"key": str(uuid4())}
     return None
+
+
+def _proposed(request: HttpRequest, proposal: Proposal) -> HttpResponse:
+    messages.success(request, "Submitted: it waits for a second person.")
+    return redirect("proposal", proposal.pk)
 
 
 def _done(request: HttpRequest, outcome: handlers.Outcome, account_id: str) -> HttpResponse:
@@ -244,6 +256,8 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
             if not _UUID.fullmatch(to):
                 body["to_account_id"] = account_id_of_reference(to)
         outcome = _send(request, form, name, body, ids)
+        if isinstance(outcome, Proposal):
+            return _proposed(request, outcome)
         if outcome is not None:
             return _done(request, outcome, account_id)
     return render(
@@ -269,6 +283,8 @@ def act_on_hold(request: HttpRequest, account_id: str, hold_id: str, action: str
     view = queries.account(ids["account_id"])
     if request.method == "POST" and form.is_valid():
         outcome = _send(request, form, names[action], {}, ids)
+        if isinstance(outcome, Proposal):
+            return _proposed(request, outcome)
         if outcome is not None:
             return _done(request, outcome, ids["account_id"])
     title = f"{action.capitalize()} this hold"
@@ -300,6 +316,8 @@ def transaction(request: HttpRequest, command_id: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         body = form.body() | {"transaction_id": command_id}
         outcome = _send(request, form, "ReverseTransaction", body, {})
+        if isinstance(outcome, Proposal):
+            return _proposed(request, outcome)
         if outcome is not None:
             return _done(request, outcome, outcome.events[0].account_id)
     events = (
