@@ -5,7 +5,8 @@ from django.contrib import admin
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.urls import include, path, reverse
 from django.views.decorators.http import require_http_methods
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -34,6 +35,8 @@ urlpatterns = [
     path("api/v1/docs/", api_docs, name="api-docs"),
     path("admin/", admin.site.urls),
     path("login", LoginView.as_view(), name="login"),
+    # Pages that are one file of their own, such as statements, name no icon: browsers ask here.
+    path("favicon.ico", lambda _: redirect(static("ledger/icon.svg"))),
     path("reason", reason, name="reason"),
     path("logout", LogoutView.as_view(), name="logout"),
     path("", include("audit.pages")),

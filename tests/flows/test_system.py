@@ -235,19 +235,71 @@ class TestTheWalk:
             f"/accounts/{account}/deposit", f"/accounts/{account}/transfer",
             f"/accounts/{account}/freeze", f"/accounts/{account}/holds/{hold}/capture",
             f"/transactions/{command}", "/imports", "/problems/insufficient_funds", "/nothing",
+            "/approvals", "/ledger", "/reason", f"/accounts/{account}/statement",
         ]  # fmt: skip
         for path in paths:
             page.goto(system.url + path)
+            page.wait_for_load_state("networkidle")
+            assert_clean(page)
+        page.goto(f"{system.url}/reason")
+        page.fill("#reason", "case 17")
+        page.click("main button[type=submit]:has-text('Go on')")
+        page.wait_for_url(f"{system.url}/")
+        for path in PAST:
+            page.goto(f"{system.url}/accounts/{account}/{path}")
             page.wait_for_load_state("networkidle")
             assert_clean(page)
         page.goto(f"{system.url}/api/v1/docs/")
         page.wait_for_selector('[data-path="/api/v1/transfers"]')
         assert page.problems == []  # type: ignore[attr-defined]  # set by sign_in
         auditor = sign_in(browser, system, "auditor", **options)
-        auditor.goto(f"{system.url}/admin/ledger/account/{account}/timeline/?version=2&compare=4")
-        assert_clean(auditor)
+        for path in PAST:
+            auditor.goto(f"{system.url}/admin/ledger/account/{account}/{path.replace('?', '/?')}")
+            assert_clean(auditor)
         auditor.goto(f"{system.url}/admin/audit/pass/integrity/")
         assert_clean(auditor)
+
+    def test_a_complaint_from_the_wrong_balance_to_the_approved_correction(
+        self, system: System, browser: Browser, client: Client
+    ) -> None:
+        """The customer expects 20.00 more: explain, propose, somebody else approves, it is right."""
+        account = client.open("100.00")
+        for _ in range(2):
+            client.post(f"accounts/{account}/withdrawals", {"amount": "20.00", "currency": "EUR"})
+        system.manage(
+            "shell", "-c",
+            "from django.contrib.auth.models import *; u, _ = User.objects.get_or_create(username='second'); "
+            f"u.set_password('{PASSWORD}'); u.save(); u.groups.add(Group.objects.get(name='supervisor'))",
+        )  # fmt: skip
+        maker = sign_in(browser, system, "supervisor", timezone_id="Europe/Berlin")
+        maker.goto(f"{system.url}/accounts/{account}")
+        maker.click("text=Explain the balance")
+        maker.fill("#reason", "complaint 4711")
+        maker.click("text=Go on")
+        maker.wait_for_url("**/explain")
+        maker.fill("[name=expected]", "80.00")
+        maker.keyboard.press("Enter")
+        assert maker.inner_text("#gap") == "\u221220.00"
+        assert "Entered twice" in maker.inner_text("ol.candidates li:first-child h3")
+        maker.click("ol.candidates li:first-child >> text=event 4")
+        maker.wait_for_url("**/timeline?version=4")
+        maker.wait_for_selector("#balances canvas")
+        assert "+01:00" in maker.inner_text("main") or "+02:00" in maker.inner_text("main")
+        assert maker.evaluate("document.querySelector('#balances canvas').width") > 100
+        maker.go_back()
+        maker.click("ol.candidates li:first-child >> text=Adjust by 20.00")
+        assert maker.input_value("[name=amount]") == "20.00"
+        maker.click("main form button[type=submit]:has-text('Adjust')")
+        maker.wait_for_url("**/approvals/*")
+        assert "it waits for a second person" in maker.inner_text("main")
+        assert client.balance(account) == "60.00"
+        checker = sign_in(browser, system, "second")
+        checker.goto(maker.url)
+        assert_clean(checker)
+        checker.click("text=Approve >> nth=-1")
+        checker.wait_for_selector("text=Approved and recorded")
+        assert_clean(checker)
+        assert client.balance(account) == "80.00"
 
     def test_flushall_is_still_right_and_rebuilds_itself(
         self, system: System, client: Client
@@ -268,6 +320,12 @@ class TestTheWalk:
             assert found["source"] == "projection"
             assert found["projection"]["status"] == "current"
             assert found["balance"] == ("101.00" if item == account else before[item])
+
+
+PAST = (
+    "timeline?version=2&compare=4", "explain?expected=1000.00", "what-if?command=Withdraw&amount=1",
+    "known?effective_a=2026-01-01&known_a=1+minute+ago",
+)  # fmt: skip
 
 
 class TestKilledMidLoad:
