@@ -41,6 +41,7 @@ urlpatterns = [
     path("logout", LogoutView.as_view(), name="logout"),
     path("", include("audit.pages")),
     path("", include("projections.pages.approvals")),
+    path("", include("projections.pages.periods")),
     path("", include("projections.pages.urls")),
 ]
 

@@ -12,6 +12,7 @@ from ledger.errors import (
     AccountNotFound,
     ApprovalNeededError,
     ForbiddenError,
+    InvalidInputError,
     LedgerError,
     NotFoundError,
 )
@@ -44,10 +45,7 @@ def check_command(user: Any, command: c.Command, *, is_approved: bool = False) -
     """
     actions = actions_of(user)
     if command.action in actions:
-        if getattr(command, "effective_at", None) is not None and "backdate" not in actions:
-            raise ForbiddenError(
-                "your role does not allow a past effective time", field="effective_at"
-            )
+        _check_backdating(actions, command)
         if "staff" in actions and not is_approved and needs_approval(command):
             raise ApprovalNeededError(
                 f"{type(command).__name__} of this size needs a second person: submit it in the "
@@ -58,6 +56,17 @@ def check_command(user: Any, command: c.Command, *, is_approved: bool = False) -
         check_account(user, command.from_account_id)
         return
     raise ForbiddenError(f'your role does not allow "{command.action}"')
+
+
+def _check_backdating(actions: frozenset[str], command: c.Command) -> None:
+    """A past effective time takes a role that may, and of people a reason."""
+    if getattr(command, "effective_at", None) is None:
+        return
+    if "backdate" not in actions:
+        raise ForbiddenError("your role does not allow a past effective time", field="effective_at")
+    name = next((name for name in ("reason", "memo") if hasattr(command, name)), "")
+    if "staff" in actions and name and not getattr(command, name).strip():
+        raise InvalidInputError("say why it is back-dated", field=name)
 
 
 def sender_of(user: Any) -> str:

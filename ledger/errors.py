@@ -159,6 +159,13 @@ class ExpiryInPast(Rejected):
     title = "The expiry lies in the past"
 
 
+class PeriodClosed(Rejected):
+    """The effective time lies in an accounting period that was closed."""
+
+    code = "period_closed"
+    title = "The period is closed"
+
+
 class EffectiveInFuture(Rejected):
     """An effective time may lie in the past, never in the future."""
 

@@ -159,8 +159,10 @@ class Plan:
             }
             for account_id, number in self.last_event.items()
         ]
+        closed = self.loaded.closed_through
         return codec.encode(
             {
+                "closed_through": codec.to_micros(closed) if closed else 0,
                 "commands": self.commands,
                 "events": self.events,
                 "heads": heads,
@@ -257,6 +259,7 @@ class Plan:
         facts = Facts(
             command_id=item.command_id,
             now=self.loaded.now,
+            closed_through=self.loaded.closed_through,
             accounts=states,
             original=original,
         )

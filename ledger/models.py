@@ -238,3 +238,20 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{'approved' if self.approved else 'rejected'} by {self.decided_by}"
+
+
+class Period(models.Model):
+    """An accounting period was closed through a moment. Append-only, each later than the last."""
+
+    closed_through = models.DateTimeField(primary_key=True)
+    closed_by = models.TextField()
+    reason = models.TextField()
+    closed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "ledger_period"
+        verbose_name = "closed period"
+        ordering: ClassVar = ["-closed_through"]
+
+    def __str__(self) -> str:
+        return f"closed through {self.closed_through.isoformat()}"

@@ -3,7 +3,7 @@
 A user's roles are the names of their groups. Actions are those of the commands
 (`ledger.domain.commands`), and for reading: `read` accounts, `read_log` the whole log, `audit` the
 admin, `operate` rebuilds, `backdate` an effective time in the past, `import` files,
-`approve` what others proposed. `staff` are people
+`approve` what others proposed, `close_period` accounting periods. `staff` are people
 whose looks are recorded.
 """
 
@@ -25,13 +25,14 @@ _SUPERVISOR = _TELLER | {
     "operate",
     "read_log",
     "approve",
+    "close_period",
 }
 
 ROLES: Mapping[str, frozenset[str]] = {
     "teller": _TELLER,
     "supervisor": _SUPERVISOR,
     "auditor": frozenset({"staff", "read", "read_log", "audit"}),
-    "service": _SUPERVISOR - {"operate", "staff", "approve"},
+    "service": _SUPERVISOR - {"operate", "staff", "approve", "close_period"},
     "customer": frozenset({"read_own", "transfer_own"}),
 }
 

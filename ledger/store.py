@@ -74,6 +74,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What `load` found. Accounts that were never opened are absent from `heads`."""
 
     now: datetime
+    closed_through: datetime | None
     heads: dict[str, Head]
     commands: dict[tuple[str, str], KnownCommand]
     originals: dict[str, list[OriginalLeg]]
@@ -91,6 +92,7 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
 
 class _LoadedRows(msgspec.Struct):
     now: int
+    closed_through: int | None
     heads: list[tuple[str, int, str, str]] | None
     commands: list[tuple[str, str, str, str]] | None
     originals: list[tuple[str, str, str, int, str, str | None]] | None
@@ -166,6 +168,7 @@ def load(
         )
     return Loaded(
         now=codec.from_micros(rows.now),
+        closed_through=codec.from_micros(rows.closed_through) if rows.closed_through else None,
         heads={
             row[0]: Head(account_id=row[0], version=row[1], state_schema=row[2], state=row[3])
             for row in rows.heads or ()
@@ -478,6 +481,9 @@ GUARDS = frozenset(
         "ledger_decision_append_only",
         "ledger_decision_second_person",
         "ledger_decision_maker",
+        "ledger_event_check_period",
+        "ledger_period_append_only",
+        "ledger_period_check",
         "ledger_account_available",
         "ledger_account_held",
         "ledger_append",

@@ -9,6 +9,7 @@ Written rules:
 - Funds are checked on the recorded axis: back-dating an entry does not re-check past days.
 - A hold is expired from the instant `expires_at` on, whether or not the sweep has run; the expiry
   is recorded by the next command that needs the money, or by the sweep.
+- Nothing can be back-dated into a closed period; what is recorded now counts now.
 - A reversal needs the money to be there; it is refused rather than clamped.
 """
 
@@ -42,6 +43,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     accounts: Mapping[str, Account]
     original: Original | None = None
+    closed_through: datetime | None = None
 
 
 Decided = tuple[str, e.Event, datetime]
@@ -54,7 +56,7 @@ def decide(command: c.Command, facts: Facts) -> list[Decided]:
     Raises:
         Rejected: a subclass per rule; nothing may be recorded but the refusal.
     """
-    effective_at = _effective_at(command, facts.now)
+    effective_at = _effective_at(command, facts)
     match command:
         case c.OpenAccount():
             return [(command.account_id, _open(command, facts), effective_at)]
@@ -96,10 +98,18 @@ def decide(command: c.Command, facts: Facts) -> list[Decided]:
             return [(command.account_ids[0], _administer(command, facts), effective_at)]
 
 
-def _effective_at(command: c.Command, now: datetime) -> datetime:
+def _effective_at(command: c.Command, facts: Facts) -> datetime:
+    now, closed = facts.now, facts.closed_through
     effective_at: datetime | None = getattr(command, "effective_at", None)
     if effective_at is None:
         return now
+    if closed is not None and effective_at <= closed:
+        raise errors.PeriodClosed(
+            f"effective_at {effective_at.isoformat()} lies in a period that is closed, through "
+            f"{closed.isoformat()}: use a later effective time",
+            field="effective_at",
+            closed_through=closed.isoformat(),
+        )
     if effective_at > now:
         raise errors.EffectiveInFuture(
             f"effective_at {effective_at.isoformat()} lies after now, {now.isoformat()}: "

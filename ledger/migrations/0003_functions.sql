@@ -13,6 +13,7 @@ $$ SELECT (extract(epoch FROM moment) * 1000000)::bigint $$;
 --             n = 1, 2, 3 ... in the order to be appended; digest in hex
 --   heads     [{account_id, expected_version, n, version, state, state_schema}]
 --   snapshots [{account_id, n, version, state, state_schema}]
+--   closed_through µs, the end of the last closed period that the decisions knew of; 0 for none
 -- Answers {"status": "appended", "base": position before the batch, "recorded_at": µs}
 --      or {"status": "duplicate", "keys": [[sender, key]]} or {"status": "conflict", "accounts": [id]}.
 CREATE FUNCTION ledger_append(batch jsonb) RETURNS jsonb
@@ -24,6 +25,7 @@ DECLARE
     commands bigint;
     last_recorded timestamptz;
     recorded timestamptz;
+    closed timestamptz;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'ledger_append needs READ COMMITTED, not %', current_setting('transaction_isolation');
@@ -38,6 +40,12 @@ BEGIN
         JOIN ledger_command k USING (sender, idempotency_key);
     IF found IS NOT NULL THEN
         RETURN jsonb_build_object('status', 'duplicate', 'keys', found);
+    END IF;
+
+    -- A period was closed after the batch was decided: decide again.
+    SELECT max(closed_through) INTO closed FROM ledger_period;
+    IF ledger_micros(closed) > coalesce((batch -> 'closed_through')::bigint, 0) THEN
+        RETURN jsonb_build_object('status', 'conflict', 'accounts', '[]'::jsonb);
     END IF;
 
     SELECT jsonb_agg(h.account_id) INTO found
@@ -145,7 +153,8 @@ BEGIN
         FROM jsonb_array_elements(request -> 'keys') AS r(pair)
         JOIN ledger_command k ON k.sender = r.pair ->> 0 AND k.idempotency_key = r.pair ->> 1;
     RETURN json_build_object(
-        'now', ledger_micros(clock_timestamp()), 'heads', heads, 'commands', known, 'originals', originals
+        'now', ledger_micros(clock_timestamp()),
+        'closed_through', (SELECT ledger_micros(max(closed_through)) FROM ledger_period), 'heads', heads, 'commands', known, 'originals', originals
     );
 END
 $$;

@@ -235,7 +235,7 @@ class TestTheWalk:
             f"/accounts/{account}/deposit", f"/accounts/{account}/transfer",
             f"/accounts/{account}/freeze", f"/accounts/{account}/holds/{hold}/capture",
             f"/transactions/{command}", "/imports", "/problems/insufficient_funds", "/nothing",
-            "/approvals", "/ledger", "/reason", f"/accounts/{account}/statement",
+            "/approvals", "/ledger", "/periods", "/reason", f"/accounts/{account}/statement",
         ]  # fmt: skip
         for path in paths:
             page.goto(system.url + path)
