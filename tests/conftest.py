@@ -114,10 +114,16 @@ class Sender:
         return account_id
 
 
-@pytest.fixture
-def send(live_db: None) -> Sender:
-    """See `Sender`; on the shared log."""
+@pytest.fixture(scope="session")
+def one_sender() -> Sender:
+    """One bus for all tests on the shared log: each has a thread with a connection of its own."""
     return Sender()
+
+
+@pytest.fixture
+def send(live_db: None, one_sender: Sender) -> Sender:
+    """See `Sender`; on the shared log."""
+    return one_sender
 
 
 @pytest.fixture
