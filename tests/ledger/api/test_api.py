@@ -511,7 +511,7 @@ MATRIX: dict[str, tuple[str, str, Any]] = {
     "hold": ("post", "accounts/{a}/holds", {"amount": "1", "currency": "EUR"}),
     "adjust": ("post", "accounts/{a}/adjustments", {"amount": "1", "currency": "EUR", "reason": "x"}),
     "limit": ("post", "accounts/{a}/overdraft-limit", {"limit": "1", "currency": "EUR"}),
-    "backdate": ("post", "accounts/{a}/deposits", {"amount": "1", "currency": "EUR", "effective_at": "2025-01-01T00:00:00Z"}),
+    "backdate": ("post", "accounts/{a}/deposits", {"amount": "1", "currency": "EUR", "effective_at": "2025-01-01T00:00:00Z", "memo": "late"}),
     "freeze": ("post", "accounts/{a}/freeze", {"reason": "x"}),
     "unfreeze": ("post", "accounts/{a}/unfreeze", {"reason": "x"}),
     "batch": ("post", "batches", {"commands": [{"command": "Deposit", "account_id": "{a}", "amount": "1", "currency": "EUR"}]}),
