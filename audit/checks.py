@@ -362,9 +362,12 @@ def check_sums(report: Report, end: int) -> None:
 
     Money that moves between accounts sums to zero; what came in is what the accounts hold.
     """
+    kept = store.last_kept_sums(end)
+    below = store.sums_between(0, kept)
+    _check_kept_sums(report, kept, below)
     said: dict[str, int] = {}
     between: dict[str, int] = {}
-    for currency, kind, outside, _, minor in store.balances_at(end):
+    for currency, kind, outside, _, minor in (*below, *store.sums_between(kept, end)):
         said[currency] = said.get(currency, 0) + minor
         if kind in ("TransferSent", "TransferReceived") and not outside:
             between[currency] = between.get(currency, 0) + minor
@@ -375,6 +378,19 @@ def check_sums(report: Report, end: int) -> None:
             report.add(row, "accounts", f"hold {held} minor units, the events moved {moved}")
         if between.get(currency, 0):
             report.add(row, "transfers", f"sum to {between[currency]} minor units, not to zero")
+
+
+def _check_kept_sums(report: Report, position: int, said: store.Sums) -> None:
+    """What is kept of the trial balance at `position` is what the events say."""
+    kept = {row[:3]: row[3:] for row in store.kept_sums(position)}
+    true = {row[:3]: row[3:] for row in said}
+    for name in sorted(kept.keys() | true.keys()):
+        if kept.get(name) != true.get(name):
+            report.add(
+                f"kept sum of {' '.join(filter(None, name))} at position {position}",
+                "minor",
+                f"is {kept.get(name)}, the events say {true.get(name)} (count, minor units)",
+            )
 
 
 def check_heads_exist(report: Report) -> None:

@@ -146,6 +146,7 @@ CELERY_BEAT_SCHEDULE = {
     "holds": {"task": "ledger.expire_holds", "schedule": 5.0, "options": {"expires": 5.0}},
     "seal": {"task": "audit.seal", "schedule": 2.0, "options": {"expires": 2.0}},
     "check": {"task": "audit.check", "schedule": 5.0, "options": {"expires": 5.0}},
+    "sums": {"task": "ledger.keep_sums", "schedule": 20.0, "options": {"expires": 20.0}},
     "approvals": {"task": "ledger.run_approved", "schedule": 30.0, "options": {"expires": 30.0}},
     "imports": {"task": "ledger.resume_imports", "schedule": 30.0, "options": {"expires": 30.0}},
 }

@@ -167,6 +167,24 @@ class Snapshot(models.Model):
         return f"{self.account_id} at {self.version}"
 
 
+class Sum(models.Model):
+    """What all events up to a position add up to; derived, so that a trial balance reads few events."""
+
+    pk = models.CompositePrimaryKey("position", "currency", "type", "outside")
+    position = models.BigIntegerField()
+    currency = models.TextField()
+    type = models.TextField()
+    outside = models.TextField()
+    count = models.BigIntegerField()
+    minor = models.BigIntegerField()
+
+    class Meta:
+        db_table = "ledger_sum"
+
+    def __str__(self) -> str:
+        return f"{self.currency} {self.type} up to {self.position}"
+
+
 class ImportJob(models.Model):
     """One import of a file by a page: the file, its progress and its result."""
 

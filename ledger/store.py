@@ -416,8 +416,61 @@ def account_ids_after(after: str, limit: int) -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def balances_at(position: int) -> list[tuple[str, str, str, int, int]]:
-    """Sums over the whole log up to `position`, for the trial balance.
+Sums = list[tuple[str, str, str, int, int]]
+
+
+def balances_at(position: int) -> Sums:
+    """Sums over the whole log up to `position`, for the trial balance: kept ones and those after them."""
+    kept = last_kept_sums(position)
+    return _added(kept_sums(kept), sums_between(kept, position))
+
+
+SUMS_EVERY = 65_536
+"""Events between kept sums: a trial balance reads at most that many."""
+
+
+def kept_sums(position: int) -> Sums:
+    """The sums kept at just this position, as `sums_between` gives them from the beginning."""
+    return _rows(
+        "SELECT currency, type, outside, count, minor::bigint FROM ledger_sum WHERE position = %s",
+        [position],
+    )
+
+
+def last_kept_sums(until: int = 2**62) -> int:
+    """The last position up to `until` with kept sums; 0 for none."""
+    rows = _rows("SELECT coalesce(max(position), 0) FROM ledger_sum WHERE position <= %s", [until])
+    return int(rows[0][0])
+
+
+def keep_sums() -> bool:
+    """Keep the next sums if the log is long enough; two at once keep the same."""
+    last = last_kept_sums()
+    position = last + SUMS_EVERY
+    if position > last_position():
+        return False
+    rows = _added(kept_sums(last), sums_between(last, position))
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO ledger_sum (position, currency, type, outside, count, minor) "
+            "SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[]) "
+            "ON CONFLICT DO NOTHING",
+            [position, *columns],
+        )
+    return True
+
+
+def _added(one: Sums, other: Sums) -> Sums:
+    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for currency, kind, outside, number, minor in (*one, *other):
+        counted, moved = found.get((currency, kind, outside), (0, 0))
+        found[currency, kind, outside] = (counted + number, moved + minor)
+    return [(*key, *value) for key, value in sorted(found.items())]
+
+
+def sums_between(after: int, until: int) -> Sums:
+    """Sums over the events with ``after < position <= until``.
 
     Returns rows of currency, event type, outside counterpart kind, count and sum of signed minor
     units, as the events say it, folded by the database and not by `evolve`.
@@ -439,10 +492,10 @@ def balances_at(position: int) -> list[tuple[str, str, str, int, int]]:
                 sum(CASE WHEN type IN ('MoneyWithdrawn', 'TransferSent', 'HoldCaptured')
                     THEN -(payload ->> 'amount')::bigint ELSE (payload ->> 'amount')::bigint END)
             FROM ledger_event
-            WHERE position <= %s AND payload ? 'transaction_id'
+            WHERE position > %s AND position <= %s AND payload ? 'transaction_id'
             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
             """,
-            [position],
+            [after, until],
         )
         return [(row[0], row[1], row[2], int(row[3]), int(row[4])) for row in cursor.fetchall()]
 

@@ -10,6 +10,7 @@ from ledger.handlers import envelope
 from ledger.service import bus
 
 SWEEP_MAX = 500
+SUMS_AT_ONCE = 16
 
 
 @shared_task(name="ledger.expire_holds")
@@ -27,6 +28,14 @@ def expire_holds(**_: Any) -> int:
         )
     bus.send(units)
     return len(units)
+
+
+@shared_task(name="ledger.keep_sums")
+def keep_sums(**_: Any) -> None:
+    """Keep the sums of the log as far as it goes, some hundred thousand events a call."""
+    for _number in range(SUMS_AT_ONCE):
+        if not store.keep_sums():
+            return
 
 
 @shared_task(name="ledger.run_import")
