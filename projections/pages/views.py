@@ -63,7 +63,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_GET
 @page("read")
 def search(request: HttpRequest) -> HttpResponse:
-    """One box: an account id, a command or transaction id, a reference, or a holder's name."""
+    """One box: an id of anything, a position of the log, a reference, or a holder's name."""
     text = request.GET.get("q", "").strip()
     if "\x00" in text or len(text) > 100:
         raise InvalidInputError("search for at most 100 printable characters", field="q")
@@ -72,6 +72,10 @@ def search(request: HttpRequest) -> HttpResponse:
         target = _by_id(text.lower())
         if target:
             return redirect(target)
+    if re.fullmatch(r"#?\d{1,15}", text, re.ASCII):
+        position = int(text.removeprefix("#"))
+        for event in store.read_range(position, position):
+            return redirect("transaction", event.metadata.command_id)
     found: list[Account] = []
     if text and Account.objects.filter(pk=account_id_of_reference(text)).exists():
         return redirect("account", account_id_of_reference(text))
@@ -104,10 +108,8 @@ def open_account(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         body = form.body()
         outcome = _send(request, form, "OpenAccount", body, {})
-        if isinstance(outcome, Proposal):
-            return _proposed(request, outcome)
         if outcome is not None:
-            return _done(request, outcome, outcome.events[0].account_id)
+            return _done(request, outcome)
     return render(request, "pages/command.html", {"form": form, "title": "Open an account"})
 
 
@@ -153,16 +155,19 @@ def _send(
     return None
 
 
-def _proposed(request: HttpRequest, proposal: Proposal) -> HttpResponse:
-    messages.success(request, "Submitted: it waits for a second person.")
-    return redirect("proposal", proposal.pk)
-
-
-def _done(request: HttpRequest, outcome: handlers.Outcome, account_id: str) -> HttpResponse:
+def _done(
+    request: HttpRequest, outcome: handlers.Outcome | Proposal, account_id: str = ""
+) -> HttpResponse:
+    """To the account, by default that of the first event; or to the proposal, if it waits."""
+    if isinstance(outcome, Proposal):
+        messages.success(request, "Submitted: it waits for a second person.")
+        return redirect("proposal", outcome.pk)
     words = "was already done" if outcome.replayed else "is recorded"
     messages.success(request, f"{outcome.name} {words} at position {outcome.last_position}.")
     query = urlencode({"at_least": outcome.last_position})
-    return redirect(f"{reverse('account', args=[account_id])}?{query}")
+    return redirect(
+        f"{reverse('account', args=[account_id or outcome.events[0].account_id])}?{query}"
+    )
 
 
 def _at_least(request: HttpRequest) -> int:
@@ -256,8 +261,6 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
             if not _UUID.fullmatch(to):
                 body["to_account_id"] = account_id_of_reference(to)
         outcome = _send(request, form, name, body, ids)
-        if isinstance(outcome, Proposal):
-            return _proposed(request, outcome)
         if outcome is not None:
             return _done(request, outcome, account_id)
     return render(
@@ -283,8 +286,6 @@ def act_on_hold(request: HttpRequest, account_id: str, hold_id: str, action: str
     view = queries.account(ids["account_id"])
     if request.method == "POST" and form.is_valid():
         outcome = _send(request, form, names[action], {}, ids)
-        if isinstance(outcome, Proposal):
-            return _proposed(request, outcome)
         if outcome is not None:
             return _done(request, outcome, ids["account_id"])
     title = f"{action.capitalize()} this hold"
@@ -316,10 +317,8 @@ def transaction(request: HttpRequest, command_id: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         body = form.body() | {"transaction_id": command_id}
         outcome = _send(request, form, "ReverseTransaction", body, {})
-        if isinstance(outcome, Proposal):
-            return _proposed(request, outcome)
         if outcome is not None:
-            return _done(request, outcome, outcome.events[0].account_id)
+            return _done(request, outcome)
     events = (
         store.read_range(row.first_position, row.last_position or row.first_position)
         if row.first_position

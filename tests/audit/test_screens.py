@@ -304,3 +304,15 @@ class TestWhoMay:
         answer = Client().get(f"/accounts/{account}/timeline")
         assert answer.status_code == 302
         assert answer["Location"].startswith("/login")
+
+
+class TestSearch:
+    @pytest.mark.parametrize("prefix", ["", "#"])
+    def test_a_position_leads_to_its_transaction(self, account: str, prefix: str) -> None:
+        [*_, event] = store.read_stream(account)
+        answer = signed_in("teller").get("/search", {"q": f"{prefix}{event.position}"})
+        assert answer["Location"] == f"/transactions/{event.metadata.command_id}"
+
+    def test_beyond_the_end_is_a_search_like_any_other(self, account: str) -> None:
+        answer = signed_in("teller").get("/search", {"q": "999999999999999"})
+        assert answer.status_code == 200
