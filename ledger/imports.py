@@ -1,4 +1,4 @@
-"""Import transactions from a CSV file, with the same rules and the same bus as everything else.
+"""Import transactions from a CSV file or an XLSX workbook, with the same rules and the same bus as everything else.
 
 Columns as in the public PKDD'99 bank data: trans_id, account_id, date, type, operation, amount,
 balance, and optionally k_symbol, bank, account. The header names them, in any order; delimiter is
@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import history, store
+from ledger import history, store, workbooks
 from ledger.api.serializers import account_id_of_reference
 from ledger.domain import commands as c
 from ledger.domain.decide import Facts, apply, decide
@@ -120,11 +120,13 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def decode(content: bytes) -> str:
-    """The text of a file: UTF-8, with or without a byte-order mark.
+    """The text of a file: UTF-8, with or without a byte-order mark; of a workbook its first sheet.
 
     Raises:
-        InvalidInputError: another encoding, or NUL characters.
+        InvalidInputError: another encoding, NUL characters, or a workbook that cannot be read.
     """
+    if content.startswith(workbooks.MAGIC):
+        return workbooks.csv_text(content)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InvalidInputError("the file is UTF-16: save it as UTF-8", field="file")
     try:

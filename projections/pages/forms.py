@@ -100,7 +100,7 @@ class LimitForm(CommandForm):
 class ImportForm(forms.Form):
     """Upload a file of transactions."""
 
-    file = forms.FileField(help_text="CSV in UTF-8, up to 20 MB.")
+    file = forms.FileField(help_text="CSV in UTF-8 or an XLSX workbook, up to 20 MB.")
     source = forms.RegexField(
         r"^[a-z0-9][a-z0-9-]{0,20}$",
         initial="bank",
