@@ -155,9 +155,11 @@ def state_at(account_id: str, moment: Moment) -> StateAt:
     position, last = check_moment(moment)
     if moment.effective_as_of is None:
         account = _start(account_id, position=position, version=moment.version)
-    else:  # A snapshot has folded in what did not count yet: start from the first event.
-        account = Account(account_id=account_id)
-    version, seen = account.version, False
+    else:  # A later snapshot has folded in what did not count yet.
+        late = store.first_effective_after(account_id, moment.effective_as_of)
+        bounds = [bound for bound in (moment.version, late and late - 1) if bound is not None]
+        account = _start(account_id, position=position, version=min(bounds, default=None))
+    version, seen = account.version, account.version > 0
     for found in _tail(
         account_id,
         version,

@@ -350,6 +350,15 @@ def position_at(moment: datetime) -> int:
         return int(cursor.fetchone()[0])
 
 
+def first_effective_after(account_id: str, moment: datetime) -> int | None:
+    """The version of an account's first event that counts only after `moment`."""
+    [[version]] = _rows(
+        "SELECT min(version) FROM ledger_event WHERE account_id = %s AND effective_at > %s",
+        [account_id, moment],
+    )
+    return None if version is None else int(version)
+
+
 class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
     """A stored snapshot."""
 

@@ -253,3 +253,40 @@ class TestTrialBalance:
                 if not is_inside_a_transfer:
                     assert row["sum"].strip("0.") == ""
         assert trial_balance(events[-1].position)[0]["outside"]["card"] == "0.20"
+
+
+class TestEffectiveFromSnapshots:
+    def test_equal_to_a_plain_fold_of_what_counted(self, send: Sender) -> None:
+        """Three hundred events, so that snapshots lie before and after what was back-dated."""
+        account = send.open(balance=1_000)
+        dice = random.Random(8)
+        moments = [datetime(2026, 1, 1 + day, tzinfo=UTC) for day in range(20)]
+        for number in range(300):
+            late = dice.choice(moments) if number % 40 == 39 else None
+            send(
+                c.Deposit(account_id=account, amount=number + 1, currency="EUR", effective_at=late)
+            )
+        events = store.read_stream(account)
+        asked = [
+            *moments,
+            *(event.effective_at for event in dice.sample(events, 20)),
+            store.clock(),
+        ]
+        for effective in asked:
+            for version in (None, 1, 99, 100, 101, 250, len(events)):
+                counted = [
+                    event
+                    for event in events[: version or len(events)]
+                    if event.effective_at <= effective
+                ]
+                moment = Moment(version=version, effective_as_of=effective)
+                if not counted:
+                    with pytest.raises(NotFoundError):
+                        state_at(account, moment)
+                    continue
+                if counted[0].version != 1:
+                    continue  # not opened yet by then: what is folded is no account
+                plain = fold(Account(account_id=account), [event.event for event in counted])
+                found = state_at(account, moment)
+                assert found.account == plain
+                assert found.version == (version or len(events))
