@@ -10,6 +10,7 @@ import io
 import zipfile
 from datetime import date, datetime, time
 from decimal import Decimal
+from numbers import Real
 
 import openpyxl
 from openpyxl.utils.exceptions import InvalidFileException
@@ -54,8 +55,10 @@ def _shown(cell: object) -> str:
     match cell:
         case None:
             return ""
-        case float():
-            return str(int(cell)) if cell.is_integer() else format(Decimal(repr(cell)), "f")
+        case Real() if not isinstance(cell, int):
+            typed = Decimal(repr(cell))
+            whole = typed.to_integral_value()
+            return format(whole if whole == typed else typed, "f")
         case datetime():
             return cell.date().isoformat() if cell.time() == time() else cell.isoformat()
         case date():
