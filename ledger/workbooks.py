@@ -55,7 +55,9 @@ def _shown(cell: object) -> str:
     match cell:
         case None:
             return ""
-        case Real() if not isinstance(cell, int):
+        case int():
+            return str(cell)
+        case Real():
             typed = Decimal(repr(cell))
             whole = typed.to_integral_value()
             return format(whole if whole == typed else typed, "f")
