@@ -152,7 +152,7 @@ def _advance(current: Pass, report: checks.Report, deadline: float) -> None:
         elif current.stage == "accounts":
             if not current.last_account:
                 checks.check_heads_exist(report)
-                current.last_account = checks.FIRST_ACCOUNT
+                current.last_account = store.FIRST_ACCOUNT
             last = checks.check_accounts_after(
                 report, current.last_account, ACCOUNTS_AT_ONCE, end=current.ends["events"]
             )

@@ -25,7 +25,6 @@ from ledger.store import LOGS, Log, Record
 Progress = Callable[[int, int], None]
 FINDINGS_MAX = 100
 ACCOUNTS_AT_ONCE = 500
-FIRST_ACCOUNT = "00000000-0000-0000-0000-000000000000"
 CONTENT = (
     "account_id, version, type, schema_version, payload, metadata, effective_at or recorded_at"
 )
@@ -341,7 +340,7 @@ def check_accounts(*, progress: Progress = lambda _done, _total: None) -> Report
     """Account by account: versions without a gap; heads, snapshots and copies equal to a replay; sums."""
     report, end = Report(), store.last_position()
     check_heads_exist(report)
-    total, after = store.count_accounts(), FIRST_ACCOUNT
+    total, after = store.count_accounts(), store.FIRST_ACCOUNT
     while after:
         after = check_accounts_after(report, after, end=end)
         progress(report.accounts, max(total, report.accounts))

@@ -9,6 +9,7 @@ import msgspec
 
 from audit.timeline import Asked
 from ledger import history, store
+from ledger.activity import note_of, other_side
 from ledger.codec import RecordedEvent
 from ledger.domain import explain as x
 from ledger.domain.money import format_amount, parse_signed
@@ -101,14 +102,13 @@ def _entries(events: Sequence[RecordedEvent]) -> list[x.Entry]:
         if not event.delta:
             continue
         told: dict[str, Any] = msgspec.structs.asdict(event)
-        other = told.get("to_account_id") or told.get("from_account_id") or told["counterpart"]
         found.append(
             x.Entry(
                 version=recorded.version,
                 kind=event.kind,
                 delta=event.delta,
-                counterpart=other,
-                note=told.get("memo") or told.get("reason") or "",
+                counterpart=other_side(told),
+                note=note_of(told),
                 transaction_id=told["transaction_id"],
                 recorded_at=recorded.recorded_at,
                 effective_at=recorded.effective_at,

@@ -5,8 +5,6 @@ differs between two that lie side by side is what was recorded in between and co
 events are listed, so that a change of an old figure is never without its cause.
 """
 
-from collections.abc import Sequence
-
 import msgspec
 
 from audit.timeline import Asked
@@ -87,14 +85,10 @@ def known(account_id: str, asked: Asked) -> Known:
         holder=account.holder,
         known=moments,
         rows=rows,
-        late=_shown(lines),
+        late=lines[:EVENTS_MAX],
         late_total=len(lines),
         is_complete=len(lines) <= EVENTS_MAX and len(events) == second - first,
     )
-
-
-def _shown(lines: Sequence[ActivityLine]) -> list[ActivityLine]:
-    return list(lines[:EVENTS_MAX])
 
 
 def _cell(account_id: str, moment: Moment) -> Cell:

@@ -1,6 +1,5 @@
 """The back office's routes to the screens about the past, statements and the whole ledger."""
 
-from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +17,6 @@ from ledger.api.serializers import canonical_uuid
 from ledger.errors import InvalidInputError
 from ledger.history import Moment
 from ledger.pages import look, page
-from ledger.statements import Statement
 
 ROUTES = {name.replace("-", "_"): f"account-{name}" for name in screens.SCREENS} | {
     "command": "transaction",
@@ -41,17 +39,6 @@ def _route(name: str) -> URLPattern:
     return path(f"accounts/<str:account_id>/{name}", screen, name=f"account-{name}")
 
 
-FORMATS: Mapping[str, tuple[str, Callable[[Statement], bytes | str]]] = {
-    "html": ("text/html; charset=utf-8", statements.as_html),
-    "pdf": ("application/pdf", statements.as_pdf),
-    "csv": ("text/csv; charset=utf-8", statements.as_csv),
-    "xlsx": (
-        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-        statements.as_xlsx,
-    ),
-}
-
-
 @require_GET
 @page("")
 def statement(request: HttpRequest, account_id: str) -> HttpResponse:
@@ -60,8 +47,8 @@ def statement(request: HttpRequest, account_id: str) -> HttpResponse:
     access.check_account(request.user, account_id)
     look(request, "statement", account_id)
     kind = request.GET.get("format", "html")
-    if kind not in FORMATS:
-        raise InvalidInputError(f"must be one of {', '.join(FORMATS)}", field="format")
+    if kind not in statements.FORMATS:
+        raise InvalidInputError(f"must be one of {', '.join(statements.FORMATS)}", field="format")
     zone = screens.zone_for(request)
     asked = Asked(given=request.GET.dict(), zone=zone)
     since, until = asked.time("since"), asked.time("until")
@@ -75,7 +62,7 @@ def statement(request: HttpRequest, account_id: str) -> HttpResponse:
     if last < first:
         raise InvalidInputError("nothing was recorded between these moments", field="until")
     made = statements.statement_of(account_id, first, last)
-    content_type, write = FORMATS[kind]
+    content_type, write = statements.FORMATS[kind]
     answer = HttpResponse(write(made), content_type=content_type)
     how = "inline" if kind == "html" else "attachment"
     name = f"statement-{account_id}-{first}-{last}.{kind}"

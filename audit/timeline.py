@@ -15,7 +15,7 @@ from ledger.activity import ActivityLine, activity_lines
 from ledger.codec import RecordedEvent
 from ledger.domain.events import EVENT_TYPES
 from ledger.domain.money import format_amount
-from ledger.domain.state import Account, evolve
+from ledger.domain.state import Account, evolve, fold
 from ledger.errors import InvalidInputError
 from ledger.history import Moment, StateAt
 
@@ -174,7 +174,7 @@ def timeline_of(account_id: str, asked: Asked) -> Timeline:
     lines = list(activity_lines(start, around))
     at = found.version - first
     selected = around[at]
-    before = history.fold_to(account_id, found.version - 1)
+    before = fold(start, [event.event for event in around[:at]])
     proven, proof_error = None, ""
     try:
         proven = proofs.prove(selected)

@@ -11,7 +11,7 @@ import msgspec
 
 from audit.timeline import Asked
 from ledger import history, store
-from ledger.api.serializers import account_id_of_reference, command_of
+from ledger.api.serializers import account_id_of, command_of
 from ledger.domain.decide import Facts, apply, decide
 from ledger.domain.state import Account
 from ledger.errors import InvalidInputError, NotFoundError, Rejected
@@ -51,12 +51,10 @@ def what_if(account_id: str, asked: Asked) -> WhatIf:
     if name != "CloseAccount":
         body = {"amount": asked.get("amount"), "currency": found.account.currency}
     if name == "Transfer":
-        other = asked.get("to_account_id")
-        is_id = len(other) == 36 and other.count("-") == 4
         ids = {}
         body |= {
             "from_account_id": account_id,
-            "to_account_id": other if is_id else account_id_of_reference(other),
+            "to_account_id": account_id_of(asked.get("to_account_id")),
         }
     command, _ = command_of(name, body, ids)
     position, now = _boundary(found)

@@ -1,6 +1,6 @@
 """Pure: one event of an account as a line for people, with the balance after it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -30,12 +30,20 @@ class ActivityLine(msgspec.Struct, frozen=True, kw_only=True):
     recorded_at: str
 
 
+def other_side(fields: Mapping[str, Any]) -> str:
+    """Where an event's money came from or went to: an account or a counterpart; empty for neither."""
+    names = ("to_account_id", "from_account_id", "counterpart")
+    return next((str(fields[name]) for name in names if fields.get(name)), "")
+
+
+def note_of(fields: Mapping[str, Any]) -> str:
+    """What was said about an event."""
+    return str(fields.get("memo") or fields.get("reason") or "")
+
+
 def activity_line(recorded: RecordedEvent, event: Event, after: Account) -> ActivityLine:
     """The line for one event; `after` is the account after it."""
     fields: dict[str, Any] = msgspec.structs.asdict(event)
-    other = (
-        fields.get("to_account_id") or fields.get("from_account_id") or fields.get("counterpart")
-    )
     return ActivityLine(
         version=recorded.version,
         position=recorded.position,
@@ -46,8 +54,8 @@ def activity_line(recorded: RecordedEvent, event: Event, after: Account) -> Acti
         balance=after.balance,
         currency=after.currency,
         transaction_id=fields.get("transaction_id") or fields.get("hold_id") or "",
-        counterpart=other or "",
-        note=fields.get("memo") or fields.get("reason") or "",
+        counterpart=other_side(fields),
+        note=note_of(fields),
         actor=recorded.metadata.actor,
         effective_at=codec.format_time(recorded.effective_at),
         recorded_at=codec.format_time(recorded.recorded_at),

@@ -14,9 +14,7 @@ from django.db import connection
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from ledger import looks
-from ledger.api.problems import correlation_id
-from ledger.pages import ask_reason
+from ledger.pages import ReasonMissingError, ask_reason, look
 from ledger.roles import actions_of
 
 
@@ -58,19 +56,11 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not subscrip
         self, request: HttpRequest, what: str, accounts: Sequence[str] = (), moment: str = ""
     ) -> HttpResponse | None:
         """Record the look; a page that asks for the reason if there is none yet."""
-        reason = looks.reason_of(request)
-        if not reason:
+        try:
+            look(request, what, *accounts, past=True, moment=moment, channel="admin")
+        except ReasonMissingError:
             context = self.admin_site.each_context(request)
             return ask_reason(request, "admin/base_site.html", context, status=403)
-        looks.record(
-            request.user,
-            what,
-            accounts=accounts,
-            moment=moment or request.META["QUERY_STRING"],
-            reason=reason,
-            channel="admin",
-            correlation_id=correlation_id(request),
-        )
         return None
 
     def accounts_of(self, obj: Any) -> list[str]:

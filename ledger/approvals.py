@@ -8,6 +8,7 @@ between leaves an approval, and `resume` sends what it asked for.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -57,16 +58,12 @@ def propose(
         seen=_seen(accounts),
         made_by=user.get_username(),
     )
-    try:
-        with transaction.atomic():
-            proposal.save(force_insert=True)
-    except IntegrityError:  # sent twice
-        known = find(str(proposal.id))
-        if (known.name, known.body, known.ids) != (name, proposal.body, proposal.ids):
-            raise IdempotencyKeyReusedError(
-                "this key was used for another proposal", field="key"
-            ) from None
-    return find(str(proposal.id))
+    with suppress(IntegrityError), transaction.atomic():  # sent twice: the first one stands
+        proposal.save(force_insert=True)
+    known = find(str(proposal.id))
+    if (known.name, known.body, known.ids) != (name, proposal.body, proposal.ids):
+        raise IdempotencyKeyReusedError("this key was used for another proposal", field="key")
+    return known
 
 
 def find(proposal_id: str) -> Proposal:

@@ -53,8 +53,17 @@ class ReasonMissingError(Exception):
     """Somebody whose looks are recorded asked for the past and has not said why."""
 
 
-def look(request: HttpRequest, what: str, *accounts: str, past: bool = False) -> None:
+def look(
+    request: HttpRequest,
+    what: str,
+    *accounts: str,
+    past: bool = False,
+    moment: str = "",
+    channel: str = "page",
+) -> None:
     """Record that a member of staff looks, with the reason that was stated, if any.
+
+    `moment` is what was asked for where the address does not say it.
 
     Raises:
         ReasonMissingError: it is the `past` and none was stated.
@@ -66,9 +75,9 @@ def look(request: HttpRequest, what: str, *accounts: str, past: bool = False) ->
         request.user,
         what,
         accounts=accounts,
-        moment=request.META["QUERY_STRING"],
+        moment=moment or request.META["QUERY_STRING"],
         reason=reason,
-        channel="page",
+        channel=channel,
         correlation_id=correlation_id(request),
     )
 

@@ -4,7 +4,7 @@ A pure function of the log: the same account and versions give the same bytes fo
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 
 import msgspec
@@ -153,3 +153,15 @@ def _rows(statement: Statement) -> Iterator[tuple[object, ...]]:
             line.transaction_id,
             csvs.neutral(line.actor),
         )
+
+
+FORMATS: Mapping[str, tuple[str, Callable[[Statement], bytes | str]]] = {
+    "html": ("text/html; charset=utf-8", as_html),
+    "pdf": ("application/pdf", as_pdf),
+    "csv": ("text/csv; charset=utf-8", as_csv),
+    "xlsx": (
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        as_xlsx,
+    ),
+}
+"""Content type and writer of every format."""

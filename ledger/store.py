@@ -415,6 +415,10 @@ def accounts_due(now: datetime, limit: int) -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
+FIRST_ACCOUNT = "00000000-0000-0000-0000-000000000000"
+"""Before every account."""
+
+
 def account_ids_after(after: str, limit: int) -> list[str]:
     """Account ids in order, from the events' heads, `after` exclusive."""
     with connection.cursor() as cursor:
@@ -426,6 +430,14 @@ def account_ids_after(after: str, limit: int) -> list[str]:
 
 
 Sums = list[tuple[str, str, str, int, int]]
+
+
+def all_accounts(size: int) -> Iterator[list[str]]:
+    """The ids of all accounts in order, `size` at a time."""
+    after = FIRST_ACCOUNT
+    while ids := account_ids_after(after, size):
+        yield ids
+        after = ids[-1]
 
 
 def balances_at(position: int) -> Sums:

@@ -40,7 +40,6 @@ STALE_AFTER = timedelta(seconds=20)
 """A build without a heartbeat for so long has lost its workers."""
 SCHEMA = f"{STATE_SCHEMA}.{codec.logic_of((balances, activity))}"
 """Names the logic that makes projections; a live generation of another one is rebuilt."""
-_FIRST = "00000000-0000-0000-0000-000000000000"
 
 
 class AlreadyRunningError(Exception):
@@ -124,7 +123,7 @@ def build_shard(
     if generation is None or shard in generation.shards_done:
         return
     live, _ = redis_store.generations()
-    after = _FIRST
+    after = store.FIRST_ACCOUNT
     while ids := store.account_ids_of_shard(
         shard, generation.shards_total, after, ACCOUNTS_PER_READ
     ):

@@ -34,13 +34,23 @@ NAMESPACE_REFERENCE = uuid5(NAMESPACE_URL, "ledger:account-reference")
 """An account opened with a reference gets its id from it, so that a reference is unique."""
 
 
+def is_uuid(text: str) -> bool:
+    """Whether it is written as a UUID with hyphens, in either case."""
+    return _UUID.fullmatch(text.lower()) is not None
+
+
 def canonical_uuid(text: object, *, field: str) -> str:
     """The one spelling of an id: lower case with hyphens; other spellings are refused."""
-    if isinstance(text, str) and _UUID.fullmatch(text.lower()):
+    if isinstance(text, str) and is_uuid(text):
         return text.lower()
     raise InvalidInputError(
         "must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057", field=field
     )
+
+
+def account_id_of(text: str) -> str:
+    """The account that `text` names: itself if it is an id, otherwise by its reference."""
+    return text if is_uuid(text) else account_id_of_reference(text)
 
 
 def account_id_of_reference(reference: str) -> str:

@@ -12,9 +12,15 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from ledger import access, approvals, handlers, import_jobs, imports, roles, store
+from ledger import access, approvals, handlers, import_jobs, imports, roles, statements, store
 from ledger.api.problems import DOCUMENTED
-from ledger.api.serializers import account_id_of_reference, canonical_uuid, command_of
+from ledger.api.serializers import (
+    account_id_of,
+    account_id_of_reference,
+    canonical_uuid,
+    command_of,
+    is_uuid,
+)
 from ledger.domain.commands import COMMANDS
 from ledger.errors import ApprovalNeededError, InvalidInputError, LedgerError, NotFoundError
 from ledger.models import Account, Command, ImportJob, Proposal
@@ -24,7 +30,6 @@ from projections import queries
 from projections.pages import forms
 
 LIST_MAX = 50
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 ACTIONS: dict[str, tuple[str, str, type[forms.CommandForm]]] = {
     "deposit": ("Deposit", "Deposit", forms.MoveForm),
@@ -68,7 +73,7 @@ def search(request: HttpRequest) -> HttpResponse:
     if "\x00" in text or len(text) > 100:
         raise InvalidInputError("search for at most 100 printable characters", field="q")
     look(request, "search")
-    if _UUID.fullmatch(text):
+    if is_uuid(text):
         target = _by_id(text.lower())
         if target:
             return redirect(target)
@@ -197,7 +202,7 @@ def _account_context(request: HttpRequest, account_id: str) -> dict[str, Any]:
         "activity": lines,
         "at_least": at_least,
         "health": queries.health() if not view.is_current else None,
-        "statement_formats": ("html", "pdf", "csv", "xlsx"),
+        "statement_formats": statements.FORMATS,
     }
 
 
@@ -257,9 +262,7 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
         if name == "Transfer":
             ids = {}
             body["from_account_id"] = account_id
-            to = body.get("to_account_id", "")
-            if not _UUID.fullmatch(to):
-                body["to_account_id"] = account_id_of_reference(to)
+            body["to_account_id"] = account_id_of(body.get("to_account_id", ""))
         outcome = _send(request, form, name, body, ids)
         if outcome is not None:
             return _done(request, outcome, account_id)

@@ -11,7 +11,6 @@ from ledger.codec import STATE_SCHEMA
 from ledger.domain.state import Account, evolve
 from ledger.progress import ProgressBar
 
-_FIRST = "00000000-0000-0000-0000-000000000000"
 ACCOUNTS_PER_READ = 200
 
 
@@ -36,10 +35,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{done} accounts folded, {replaced} heads replaced")
 
     def _batches(self, missing: list[str]) -> Iterator[list[str]]:
-        after = _FIRST
-        while ids := store.account_ids_after(after, ACCOUNTS_PER_READ):
-            yield ids
-            after = ids[-1]
+        yield from store.all_accounts(ACCOUNTS_PER_READ)
         for start in range(0, len(missing), ACCOUNTS_PER_READ):
             yield missing[start : start + ACCOUNTS_PER_READ]
 
