@@ -42,6 +42,7 @@ urlpatterns = [
     path("", include("audit.pages")),
     path("", include("projections.pages.approvals")),
     path("", include("projections.pages.periods")),
+    path("", include("projections.pages.reconciliations")),
     path("", include("projections.pages.urls")),
 ]
 

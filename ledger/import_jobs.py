@@ -66,7 +66,7 @@ def run(job_id: str) -> None:
 
     try:
         options = options_of(job)
-        parsed = imports.parse(imports.decode(bytes(job.content)), options)
+        parsed = imports.read(bytes(job.content), options)
         result = imports.run(parsed, options, actor=job.created_by.get_username(), progress=note)
         found = imports.as_json(imports.verify_balances(parsed, options))
         found["contradictions_total"] = len(found["contradictions"])

@@ -1,4 +1,11 @@
-"""Import transactions from a CSV file or an XLSX workbook, with the same rules and the same bus as everything else.
+"""Import transactions from files, with the same rules and the same bus as everything else.
+
+Bank statements (MT940, CAMT.053, OFX) are read by `ledger.bank_files`; their accounts are known by
+the number in the file. The opening balance of an account's first statement is imported as a
+deposit from (or a withdrawal to) `opening`, once per source and account, so that later statements
+only add their entries. Entries keep the order of the file; each is effective on its value date.
+
+Tables are CSV files or the first sheet of an XLSX workbook.
 
 Columns as in the public PKDD'99 bank data: trans_id, account_id, date, type, operation, amount,
 balance, and optionally k_symbol, bank, account. The header names them, in any order; delimiter is
@@ -25,7 +32,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import history, store, workbooks
+from ledger import bank_files, history, store, workbooks
 from ledger.api.serializers import account_id_of_reference
 from ledger.domain import commands as c
 from ledger.domain.decide import Facts, apply, decide
@@ -47,6 +54,8 @@ CHAIN_TOLERANCE = 10
 """Minor units by which a recorded balance may miss its predecessor plus amount and still chain."""
 
 REQUIRED = ("account_id", "date", "type", "amount")
+OPENING = "opening"
+"""Counterpart of a balance that an account brings along from elsewhere."""
 OPTIONAL = ("trans_id", "operation", "balance", "k_symbol", "bank", "account")
 SIGNS: Mapping[str, int] = {
     **dict.fromkeys(("credit", "deposit", "PRIJEM"), 1),
@@ -76,6 +85,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     reference: str
     account_id: str
+    currency: str
     effective_at: datetime
     amount: int
     counterpart: str
@@ -117,6 +127,75 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 # -- reading -------------------------------------------------------------------------------------
+
+
+def read(content: bytes, options: Options) -> Parsed:
+    """Read a file of any of the formats.
+
+    Raises:
+        InvalidInputError: it cannot be read, or the options are wrong.
+    """
+    if bank_files.is_bank_file(content):
+        return _of_statements(bank_files.read(content), options)
+    return parse(decode(content), options)
+
+
+def _of_statements(statements: Sequence[bank_files.BankStatement], options: Options) -> Parsed:
+    """Rows of bank statements, in their order; a row's line is its number in the file."""
+    rows: list[Row] = []
+    seen: Counter[str] = Counter()
+    opened: set[str] = set()
+    for statement in statements:
+        reference = f"{options.source}:{statement.account}"
+        common = {
+            "reference": reference,
+            "account_id": account_id_of_reference(reference),
+            "currency": statement.currency,
+        }
+        if reference not in opened and statement.opening:
+            row = Row(
+                **common,
+                line=len(rows) + 1,
+                key=f"opening:{statement.account}",
+                effective_at=statement.opened,
+                amount=statement.opening,
+                counterpart=OPENING,
+                memo="opening balance",
+                balance=None,
+            )
+            rows.append(row)
+        opened.add(reference)
+        balance = statement.opening
+        for entry in statement.entries:
+            balance = None if balance is None else balance + entry.amount
+            row = Row(
+                **common,
+                line=len(rows) + 1,
+                key=_entry_key(statement, entry, seen),
+                effective_at=entry.value,
+                amount=entry.amount,
+                counterpart="bank",
+                memo=" ".join(filter(None, (entry.reference, entry.memo)))[: bank_files.MEMO_MAX],
+                balance=balance,
+            )
+            rows.append(row)
+    return Parsed(rows=rows, errors=[], rows_total=len(rows))
+
+
+def _entry_key(
+    statement: bank_files.BankStatement, entry: bank_files.Entry, seen: Counter[str]
+) -> str:
+    if entry.is_unique:
+        return f"id:{statement.account}/{entry.reference}"
+    cell = {
+        "account": statement.account,
+        "amount": str(entry.amount),
+        "booked": entry.booked.date().isoformat(),
+        "memo": entry.memo,
+        "reference": entry.reference,
+        "value": entry.value.date().isoformat(),
+    }
+    return _content_key(cell, seen)
 
 
 def decode(content: bytes) -> str:
@@ -227,6 +306,7 @@ def _row(
         key=_key(cell, seen),
         reference=reference,
         account_id=account_id_of_reference(reference),
+        currency=options.currency,
         effective_at=_date(cell["date"]),
         amount=sign * parse_amount(cell["amount"], options.currency, field="amount"),
         counterpart=_counterpart(operation, symbol, cell),
@@ -249,6 +329,11 @@ def _identifier(text: str, *, field: str) -> str:
 def _key(cell: Mapping[str, str], seen: Counter[str]) -> str:
     if cell.get("trans_id"):
         return f"id:{_identifier(cell['trans_id'], field='trans_id')}"
+    return _content_key(cell, seen)
+
+
+def _content_key(cell: Mapping[str, str], seen: Counter[str]) -> str:
+    """A row without a name of its own, by its content and how often that came before."""
     content = "\x1f".join(f"{name}={cell[name]}" for name in sorted(cell))
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
     seen[digest] += 1
@@ -335,7 +420,7 @@ def _open_command(row: Row, options: Options) -> c.OpenAccount:
     return c.OpenAccount(
         account_id=row.account_id,
         holder=f"Account {row.reference.partition(':')[2]}",
-        currency=options.currency,
+        currency=row.currency,
         reference=row.reference,
         overdraft_limit=options.overdraft_limit,
         effective_at=row.effective_at,
@@ -347,7 +432,7 @@ def _money_command(row: Row, options: Options) -> c.Command:
     return kind(
         account_id=row.account_id,
         amount=abs(row.amount),
-        currency=options.currency,
+        currency=row.currency,
         counterpart=row.counterpart,
         memo=row.memo,
         effective_at=row.effective_at,
@@ -521,7 +606,7 @@ def verify_balances(parsed: Parsed, options: Options) -> Verification:
             commands |= {key: known.command_id for (_, key), known in loaded.commands.items()}
         balances = _balances_after(account_ids)
         for account_id in account_ids:
-            _verify_account(by_account[account_id], commands, balances, options, found)
+            _verify_account(by_account[account_id], commands, balances, found)
     return found
 
 
@@ -541,7 +626,6 @@ def _verify_account(
     rows: Sequence[Row],
     commands: Mapping[str, str],
     balances: Mapping[str, int],
-    options: Options,
     found: Verification,
 ) -> None:
     drift = 0
@@ -560,9 +644,9 @@ def _verify_account(
                 Contradiction(
                     line=row.line,
                     account=row.reference,
-                    recorded=format_amount(recorded, options.currency),
-                    expected=format_amount(recorded - residual, options.currency),
-                    residual=format_amount(residual, options.currency),
+                    recorded=format_amount(recorded, row.currency),
+                    expected=format_amount(recorded - residual, row.currency),
+                    residual=format_amount(residual, row.currency),
                 )
             )
         drift += residual

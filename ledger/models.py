@@ -209,6 +209,27 @@ class ImportJob(models.Model):
         return self.file_name
 
 
+class Reconciliation(models.Model):
+    """A bank's statement of an account, kept to be compared with the log."""
+
+    id = models.UUIDField(primary_key=True)
+    account_id = models.UUIDField()
+    file_name = models.TextField()
+    statement = models.JSONField()
+    made_by = models.TextField()
+    made_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "ledger_reconciliation"
+        ordering: ClassVar = ["-made_at"]
+        indexes: ClassVar = [
+            models.Index(fields=["account_id", "made_at"], name="ledger_reconciliation_account"),
+        ]
+
+    def __str__(self) -> str:
+        return self.file_name
+
+
 class Proposal(models.Model):
     """A command that waits for a second person. Append-only."""
 

@@ -252,6 +252,17 @@ def read_stream(
     )
 
 
+def read_effective_between(
+    account_id: str, since: datetime, until: datetime, *, limit: int
+) -> list[RecordedEvent]:
+    """Events of one account with ``since <= effective_at < until``, in order, at most `limit`."""
+    return _read(
+        f"SELECT {_EVENT_COLUMNS} FROM ledger_event WHERE account_id = %s AND effective_at >= %s "  # noqa: S608
+        "AND effective_at < %s ORDER BY version LIMIT %s",
+        [account_id, since, until, limit],
+    )
+
+
 def read_stream_backwards(account_id: str, *, before: int, limit: int) -> list[RecordedEvent]:
     """The newest events of one account with ``version < before``, newest first."""
     return _read(

@@ -1,5 +1,6 @@
 """The back office's forms: they only collect text; `ledger.api.serializers` checks it."""
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -52,6 +53,17 @@ class MoveForm(CommandForm):
         initial="cash", help_text='Where it comes from or goes: "cash", "bank:REFERENCE".'
     )
     memo = forms.CharField(max_length=500, required=False)
+    effective_at = forms.CharField(
+        required=False,
+        label="Effective at",
+        help_text="Only if it counts from an earlier time: a day such as 2026-03-31 (from 00:00 "
+        "UTC) or a time such as 2026-03-31T14:00:00+02:00. Say in the memo why.",
+    )
+
+    def clean_effective_at(self) -> str:
+        """A day counts from its beginning."""
+        text = str(self.cleaned_data["effective_at"]).strip()
+        return f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text
 
 
 class HoldForm(CommandForm):
@@ -100,16 +112,26 @@ class LimitForm(CommandForm):
 class ImportForm(forms.Form):
     """Upload a file of transactions."""
 
-    file = forms.FileField(help_text="CSV in UTF-8 or an XLSX workbook, up to 20 MB.")
+    file = forms.FileField(
+        help_text="CSV in UTF-8, an XLSX workbook, or a bank's MT940, CAMT.053 or OFX, up to 20 MB."
+    )
     source = forms.RegexField(
         r"^[a-z0-9][a-z0-9-]{0,20}$",
         initial="bank",
         help_text="Names where it comes from: small letters, digits, hyphens.",
     )
-    currency = forms.CharField(max_length=3, initial="EUR")
+    currency = forms.CharField(
+        max_length=3, initial="EUR", help_text="Of a table; a bank's file says its own."
+    )
     overdraft_limit = forms.CharField(
         initial="0", widget=AmountWidget, help_text="Of the accounts that the file opens."
     )
     skip_bad_rows = forms.BooleanField(
         required=False, label="Import the good rows even if others are wrong"
     )
+
+
+class StatementForm(forms.Form):
+    """Upload a bank's statement of one account."""
+
+    file = forms.FileField(label="Statement", help_text="MT940, CAMT.053 or OFX, up to 20 MB.")

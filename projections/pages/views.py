@@ -254,6 +254,8 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
     view = queries.account(account_id)
     asked = {name: text for name, text in request.GET.items() if name != "key"}
     form = form_class(request.POST or None, initial=asked)
+    if "backdate" not in roles.actions_of(request.user):
+        form.fields.pop("effective_at", None)
     if request.method == "POST" and form.is_valid():
         body = form.body()
         ids = {"account_id": account_id}
@@ -372,7 +374,7 @@ def _preview(request: HttpRequest, form: forms.ImportForm) -> ImportJob | None:
     )
     try:
         options = import_jobs.options_of(job)
-        parsed = imports.parse(imports.decode(bytes(job.content)), options)
+        parsed = imports.read(bytes(job.content), options)
         if parsed.rows_total > import_jobs.ROWS_MAX:
             raise InvalidInputError(
                 "has too many rows: use manage.py import_transactions", field="file"

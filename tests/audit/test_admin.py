@@ -20,7 +20,7 @@ from audit import checker, notes, seals
 from ledger import approvals, store
 from ledger.admin_base import ReadOnlyAdmin
 from ledger.domain import commands as c
-from ledger.models import Account, Command, Event, Snapshot
+from ledger.models import Account, Command, Event, Reconciliation, Snapshot
 from projections.models import Generation, Relay
 from tests.conftest import Sender, superuser, user_with
 
@@ -149,8 +149,12 @@ class TestCrawl:
             {"amount": "1.00", "currency": "EUR", "reason": "x"}, {"account_id": account},
             key=str(uuid4()), reason="x",
         )  # fmt: skip
+        kept = Reconciliation.objects.create(
+            id=str(uuid4()), account_id=account, file_name="f", made_by="x", statement={}
+        )
         values = {
-            "account_id": account, "command_id": str(command.pk), "proposal_id": str(waiting.pk), "hold_id": str(uuid4()),
+            "account_id": account, "command_id": str(command.pk), "proposal_id": str(waiting.pk), "reconciliation_id": str(kept.pk),
+            "hold_id": str(uuid4()),
             "job_id": str(uuid4()), "action": "deposit", "code": "not_found", "app_label": "ledger",
             "url": "no/such/page",
         }  # fmt: skip

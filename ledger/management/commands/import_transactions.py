@@ -18,7 +18,7 @@ SHOWN_MAX = 50
 class Command(BaseCommand):
     """See `ledger.imports`."""
 
-    help = "Import transactions from a CSV file; a file imported twice has one effect."
+    help = "Import transactions from a CSV, XLSX, MT940, CAMT.053 or OFX file; a file imported twice has one effect."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The file and how to read it."""
@@ -42,7 +42,7 @@ class Command(BaseCommand):
                 ),
                 skip_bad_rows=given["skip_bad_rows"],
             )
-            parsed = imports.parse(imports.decode(given["file"].read_bytes()), options)
+            parsed = imports.read(given["file"].read_bytes(), options)
         except OSError as error:
             raise CommandError(f"cannot read {given['file']}: {error.strerror}") from error
         except KeyError as error:

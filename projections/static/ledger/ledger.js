@@ -1,4 +1,5 @@
-// Three small things: "/" focuses the search, a form is sent once, and the balance chart.
+// Small things: "/" focuses the search, a form is sent once, ids can be copied, boxes chosen together,
+// and the balance chart.
 "use strict";
 
 document.addEventListener("keydown", (event) => {
@@ -25,6 +26,36 @@ window.addEventListener("pageshow", () => {
     button.removeAttribute("aria-busy");
   });
 });
+
+document.addEventListener("click", async (event) => {
+  const choose = event.target.closest("[data-choose-all]");
+  if (choose) {
+    const boxes = [...document.getElementsByName(choose.dataset.chooseAll)];
+    const chosen = boxes.every((box) => box.checked);
+    boxes.forEach((box) => (box.checked = !chosen));
+  }
+  const copy = event.target.closest("button.copy");
+  if (copy) {
+    await navigator.clipboard.writeText(copy.dataset.text);
+    copy.textContent = "copied";
+    setTimeout(() => (copy.textContent = "copy"), 1500);
+  }
+});
+
+// Browsers offer the clipboard on https and localhost alone; elsewhere there is no button.
+function offerCopies() {
+  if (!navigator.clipboard) return;
+  document.querySelectorAll("[data-copy]:not([data-copy=done])").forEach((shown) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy no-print";
+    button.dataset.text = shown.textContent.trim();
+    button.textContent = "copy";
+    button.setAttribute("aria-label", `Copy ${button.dataset.text}`);
+    shown.dataset.copy = "done";
+    shown.after(" ", button);
+  });
+}
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -75,7 +106,11 @@ async function drawChart() {
   );
 }
 
-document.addEventListener("DOMContentLoaded", drawChart);
+document.addEventListener("DOMContentLoaded", () => {
+  offerCopies();
+  drawChart();
+});
 document.addEventListener("htmx:afterSettle", (event) => {
+  offerCopies();
   if (event.target.id === "live") drawChart();
 });
