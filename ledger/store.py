@@ -272,6 +272,11 @@ def read_stream_backwards(account_id: str, *, before: int, limit: int) -> list[R
     )
 
 
+def newest_of(account_id: str) -> list[RecordedEvent]:
+    """An account's last event, alone; nothing if there is no such account."""
+    return read_stream_backwards(account_id, before=2**31 - 1, limit=1)
+
+
 _cursor_number = count()
 
 

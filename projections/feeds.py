@@ -4,6 +4,7 @@ A feed hands out events of each account in order, and says up to which log posit
 partitions is complete once those events are applied.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Protocol
@@ -12,11 +13,14 @@ import msgspec
 from django.conf import settings
 
 from ledger import store
+from ledger.api.serializers import is_uuid
 from ledger.codec import RecordedEvent
 from projections import wire
 from projections.kafka import Reader, ensure_topic
-from projections.models import Relay
+from projections.models import Parked, Relay
 from projections.relay import topic_from_settings
+
+log = logging.getLogger(__name__)
 
 BATCH_MAX = 5000
 WAIT_SECONDS = 0.01
@@ -77,13 +81,14 @@ class KafkaFeed:
     everything up to that position; once all of it was read, every partition is complete up to it.
     """
 
-    def __init__(self, offsets: Mapping[str, int]) -> None:
+    def __init__(self, progress: Mapping[str, int], offsets: Mapping[str, int]) -> None:
         self.topic = topic_from_settings()
         ensure_topic(self.topic)
+        self.done = dict(progress)
         self.next = {number: offsets.get(str(number), 0) for number in range(self.topic.partitions)}
         self.reader = Reader(self.topic, self.next)
         self.complete = 0
-        self.barrier: tuple[int, dict[int, int]] | None = None
+        self.barrier: tuple[int, dict[int, int], list[str]] | None = None
         self.barrier_due = time.monotonic()
 
     def poll(self) -> Batch:
@@ -92,15 +97,26 @@ class KafkaFeed:
         records = self.reader.read(BATCH_MAX, WAIT_SECONDS)
         progress: dict[str, int] = {}
         events: list[RecordedEvent] = []
-        for partition, offset, value in records:
-            event = wire.from_message(value)
+        for record in records:
+            name = str(record.partition)
+            self.next[record.partition] = record.offset + 1
+            try:
+                event = wire.from_message(record.value)
+            except wire.StrangeRecordError as error:
+                log.error("partition %s, offset %d: %s", name, record.offset, error)  # noqa: TRY400
+                events += _instead_of(record.key)
+                progress[name] = self.done.get(name, 0)
+                continue
             events.append(event)
-            self.next[partition] = offset + 1
-            progress[str(partition)] = event.position
-        if self._barrier_passed():
-            progress |= {
-                name: max(self.complete, progress.get(name, 0)) for name in map(str, self.next)
-            }
+            # What was parked comes late: progress goes on from where it is.
+            progress[name] = self.done[name] = max(self.done.get(name, 0), event.position)
+        if self.barrier is not None and self._barrier_passed():
+            position, _, parked = self.barrier
+            self.complete, self.barrier = position, None
+            for account_id in parked:  # the relay cannot send their events: read here instead
+                events += store.newest_of(account_id)
+            for name in map(str, self.next):
+                progress[name] = self.done[name] = max(position, self.done.get(name, 0))
         offsets = {str(number): offset for number, offset in self.next.items()} if progress else {}
         return Batch(events=events, progress=progress, offsets=offsets)
 
@@ -110,21 +126,25 @@ class KafkaFeed:
         self.barrier_due = time.monotonic() + BARRIER_SECONDS
         row = Relay.objects.filter(topic=self.topic.name).first()
         if row is not None and row.position > self.complete:
-            self.barrier = (row.position, self.reader.ends())
+            parked = Parked.objects.filter(topic=self.topic.name).values_list(
+                "account_id", flat=True
+            )
+            self.barrier = (row.position, self.reader.ends(), list(map(str, parked)))
 
     def _barrier_passed(self) -> bool:
-        if self.barrier is None:
-            return False
-        position, ends = self.barrier
-        if any(self.next[number] < end for number, end in ends.items()):
-            return False
-        self.complete = position
-        self.barrier = None
-        return True
+        return self.barrier is not None and all(
+            self.next[number] >= end for number, end in self.barrier[1].items()
+        )
 
     def close(self) -> None:
         """Leave the broker."""
         self.reader.close()
+
+
+def _instead_of(key: bytes) -> list[RecordedEvent]:
+    """For a record that cannot be read: the newest event of the account that its key names, if any."""
+    account_id = key.decode("ascii", "replace").lower()
+    return store.newest_of(account_id) if is_uuid(account_id) else []
 
 
 def open_feed(progress: Mapping[str, int], offsets: Mapping[str, int], *, floor: int) -> Feed:
@@ -134,5 +154,5 @@ def open_feed(progress: Mapping[str, int], offsets: Mapping[str, int], *, floor:
     log is read from there. Kafka is read from its beginning then; what is known is skipped.
     """
     if settings.LEDGER_BUS == "kafka":
-        return KafkaFeed(offsets)
+        return KafkaFeed(progress, offsets)
     return LogFeed(progress.get("log", floor))

@@ -30,6 +30,13 @@ from projections import wire
 log = logging.getLogger(__name__)
 
 DELIVERY_TIMEOUT_MS = 30_000
+OVERHEAD_BYTES = 300
+"""What a batch of one record adds to key and value: its frames and headers, generously."""
+Headers = list[tuple[str, str | bytes | None]]
+ENVELOPE_MAX_BYTES = 16_384
+"""More than everything around an event's payload takes."""
+THROUGH = "relayed-through"
+"""Header of a record that comes late: its partition had everything else up to this position."""
 TIMEOUT_SECONDS = 10.0
 _QUIET = {"log_level": 3, "socket.keepalive.enable": True, "reconnect.backoff.max.ms": 1000}
 
@@ -51,8 +58,10 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     replication: int = 1
 
 
-def ensure_topic(topic: Topic) -> None:
+def ensure_topic(topic: Topic) -> int:
     """Create the topic if it is missing; refuse one that would lose or reorder events.
+
+    Returns the largest batch of records that it takes, in bytes.
 
     Raises:
         TopicMismatchError: it is compacted, or has another number of partitions.
@@ -75,8 +84,7 @@ def ensure_topic(topic: Topic) -> None:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
             _wait_for_leaders(topic)
-            return
-        if len(known.partitions) != topic.partitions:
+        elif len(known.partitions) != topic.partitions:
             raise TopicMismatchError(
                 f"topic {topic.name} has {len(known.partitions)} partitions, not "
                 f"{topic.partitions}: the count is fixed, since it decides where an account goes"
@@ -87,6 +95,7 @@ def ensure_topic(topic: Topic) -> None:
             raise TopicMismatchError(
                 f"topic {topic.name} is compacted and would lose history: set cleanup.policy=delete"
             )
+        return int(config["max.message.bytes"].value)
     except KafkaException as error:
         raise BrokerUnavailableError(str(error.args[0])) from error
 
@@ -124,14 +133,21 @@ def _wait_for_leaders(topic: Topic) -> None:
             return
 
 
-def last_events(topic: Topic) -> dict[int, RecordedEvent]:
-    """The last record in each partition; absent where there is none.
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """The last event in a partition, and up to which position the partition has everything."""
+
+    event: RecordedEvent
+    position: int
+
+
+def last_events(topic: Topic) -> dict[int, Published]:
+    """The last event in each partition; absent where there is none. What is not ours is passed over.
 
     Raises:
         BrokerUnavailableError: no answer, or not every last record could be read.
     """
     ends = end_offsets(topic, AdminClient({"bootstrap.servers": topic.servers, **_QUIET}))
-    waiting = {number for number, end in ends.items() if end > 0}
+    waiting = {number: end - 1 for number, end in ends.items() if end > 0}
     consumer = Consumer(
         {
             "bootstrap.servers": topic.servers,
@@ -141,19 +157,21 @@ def last_events(topic: Topic) -> dict[int, RecordedEvent]:
             **_QUIET,
         }
     )
-    found: dict[int, RecordedEvent] = {}
+    found: dict[int, Published] = {}
     try:
-        consumer.assign(
-            [TopicPartition(topic.name, number, ends[number] - 1) for number in waiting]
-        )
         while waiting:
-            messages = consumer.consume(num_messages=len(waiting), timeout=TIMEOUT_SECONDS)
-            if not messages:
-                raise BrokerUnavailableError("the last records of the topic could not be read")
-            for message in messages:
-                number, _, value = _record(message)
-                found[number] = wire.from_message(value)
-                waiting.discard(number)
+            consumer.assign([TopicPartition(topic.name, *at) for at in waiting.items()])
+            for number, record in _one_of_each(consumer, set(waiting)).items():
+                before = waiting.pop(number) - 1
+                try:
+                    event = wire.from_message(record.value)
+                except wire.StrangeRecordError as error:
+                    log.error("partition %d, offset %d: %s", number, before + 1, error)  # noqa: TRY400
+                    if before >= 0:
+                        waiting[number] = before
+                else:
+                    through = max(event.position, record.through)
+                    found[number] = Published(event=event, position=through)
     except KafkaException as error:
         raise BrokerUnavailableError(str(error.args[0])) from error
     finally:
@@ -161,18 +179,49 @@ def last_events(topic: Topic) -> dict[int, RecordedEvent]:
     return found
 
 
-def _record(message: Message) -> tuple[int, int, bytes]:
-    """Partition, offset and value of a record, or the error that came in its place."""
+def _one_of_each(consumer: Consumer, partitions: set[int]) -> dict[int, "Record"]:
+    found: dict[int, Record] = {}
+    while found.keys() != partitions:
+        messages = consumer.consume(num_messages=len(partitions), timeout=TIMEOUT_SECONDS)
+        if not messages:
+            raise BrokerUnavailableError("the last records of the topic could not be read")
+        for message in messages:
+            record = _record(message)
+            found.setdefault(record.partition, record)
+    return found
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A record as it came. `through`: the position that its partition was complete up to, if late."""
+
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    through: int
+
+
+def _record(message: Message) -> Record:
+    """The record, or the error that came in its place."""
     if message.error() is not None:
         raise BrokerUnavailableError(str(message.error()))
-    return int(message.partition() or 0), int(message.offset() or 0), message.value() or b""
+    headers = dict(message.headers() or [])
+    through = headers.get(THROUGH, b"")
+    return Record(
+        partition=int(message.partition() or 0),
+        offset=int(message.offset() or 0),
+        key=bytes(message.key() or b""),
+        value=bytes(message.value() or b""),
+        through=int(through) if isinstance(through, bytes) and through.isdigit() else 0,
+    )
 
 
 class Publisher:
     """Sends events and waits until the broker has them."""
 
-    def __init__(self, topic: Topic) -> None:
+    def __init__(self, topic: Topic, *, batch_max: int = 1_000_000) -> None:
         self.topic = topic
+        self.batch_max = batch_max
         self._producer = Producer(
             {
                 "bootstrap.servers": topic.servers,
@@ -180,20 +229,37 @@ class Publisher:
                 "enable.idempotence": True,
                 "compression.type": "zstd",
                 "linger.ms": 2,
+                # So that no batch is too large for the topic: what it refuses is one event's fault.
+                "batch.size": min(1_000_000, batch_max),
+                "message.max.bytes": max(1_000_000, batch_max),
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
                 **_QUIET,
             }
         )
         self._failures: list[KafkaError] = []
 
-    def publish(self, events: Sequence[RecordedEvent]) -> None:
+    def problem_with(self, recorded: RecordedEvent) -> str:
+        """Why the topic would refuse this event, now and for ever; empty if it would not."""
+        if 4 * len(recorded.payload) + ENVELOPE_MAX_BYTES <= self.batch_max:
+            return ""
+        size = len(wire.to_message(recorded)) + OVERHEAD_BYTES
+        if size <= self.batch_max:
+            return ""
+        return f"event {recorded.position} takes {size} bytes: the topic takes {self.batch_max}"
+
+    def publish(self, events: Sequence[RecordedEvent], *, through: int = 0) -> None:
         """Return when every event is acknowledged.
+
+        Events that come late say `through` which position their partition has everything else.
 
         Raises:
             BrokerUnavailableError: at least one is not; some may be. The publisher is spent.
         """
+        headers: Headers = [("content-type", wire.CONTENT_TYPE.encode())]
+        if through:
+            headers.append((THROUGH, str(through).encode()))
         for recorded in events:
-            self._produce(recorded)
+            self._produce(recorded, headers)
         self._flush()
 
     def publish_text(self, *, key: str, value: str) -> None:
@@ -213,7 +279,7 @@ class Publisher:
             self._producer.purge()
             raise BrokerUnavailableError(reason)
 
-    def _produce(self, recorded: RecordedEvent) -> None:
+    def _produce(self, recorded: RecordedEvent, headers: Headers) -> None:
         while True:
             try:
                 self._producer.produce(
@@ -221,7 +287,7 @@ class Publisher:
                     key=recorded.account_id.encode("ascii"),
                     value=wire.to_message(recorded),
                     partition=wire.partition_of(recorded.account_id, self.topic.partitions),
-                    headers=[("content-type", wire.CONTENT_TYPE.encode())],
+                    headers=headers,
                     on_delivery=self._delivered,
                 )
             except BufferError:  # the local queue is full: let deliveries drain it
@@ -265,8 +331,8 @@ class Reader:
             ]
         )
 
-    def read(self, limit: int, timeout: float) -> list[tuple[int, int, bytes]]:
-        """Up to `limit` records as (partition, offset, value).
+    def read(self, limit: int, timeout: float) -> list[Record]:
+        """Up to `limit` records.
 
         Raises:
             BrokerUnavailableError: the broker says no.

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Relay(models.Model):
@@ -18,6 +19,24 @@ class Relay(models.Model):
 
     def __str__(self) -> str:
         return f"{self.topic} at {self.position}"
+
+
+class Parked(models.Model):
+    """An account whose events the relay cannot send, from a position on; the others go on."""
+
+    pk = models.CompositePrimaryKey("topic", "account_id")
+    topic = models.TextField()
+    account_id = models.UUIDField()
+    position = models.BigIntegerField()
+    reason = models.TextField()
+    is_retry_wanted = models.BooleanField(default=False)
+    since = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "projections_parked"
+
+    def __str__(self) -> str:
+        return f"{self.account_id} from {self.position}"
 
 
 class Generation(models.Model):

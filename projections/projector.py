@@ -2,8 +2,8 @@
 
 An event at or below the stored version is skipped; one beyond the next is a hole, and the account is
 read from the event store. A batch is applied before its progress is noted, so a kill at any point
-repeats work and loses none. An account whose event is newer than this code is parked with a reason;
-the others go on.
+repeats work and loses none. An account whose event is newer than this code, or cannot be folded, is
+parked with a reason; the others go on.
 """
 
 import logging
@@ -13,13 +13,14 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from projections import feeds, rebuild, redis_store
-from projections.apply import apply_events, reload_account
+from projections.apply import apply_events, retry_parked
 from projections.kafka import BrokerUnavailableError
 
 log = logging.getLogger(__name__)
 
 GENERATIONS_MISSING_PAUSE_SECONDS = 0.2
 OTHER_LOG_PAUSE_SECONDS = 5
+RETRY_LOOK_SECONDS = 0.5
 
 
 class StopFlag:
@@ -48,6 +49,7 @@ class Projector:
         self.feed: feeds.Feed | None = None
         self.pending: feeds.Batch | None = None
         self.known_progress: dict[str, int] = {}
+        self.retry_due = 0.0
 
     def step(self) -> int:
         """Apply one batch; return how many events it had.
@@ -71,6 +73,7 @@ class Projector:
             self.feed = feeds.open_feed(progress, offsets, floor=floor)
             self.known_progress = progress
             self._retry_parked(targets)
+        self._retry_wanted(targets)
         batch = self.pending or self.feed.poll()
         self.pending = batch
         for generation in targets:
@@ -121,5 +124,14 @@ class Projector:
         """After a start, perhaps with newer code: parked accounts get another chance."""
         for generation in targets:
             for account_id in redis_store.parked(generation):
-                redis_store.unpark(generation, account_id)
-                reload_account(generation, account_id)
+                retry_parked(generation, account_id)
+
+    def _retry_wanted(self, targets: list[str]) -> None:
+        """What somebody asked for by a button."""
+        if time.monotonic() < self.retry_due:
+            return
+        self.retry_due = time.monotonic() + RETRY_LOOK_SECONDS
+        for account_id in redis_store.take_retries():
+            for generation in targets:
+                if account_id in redis_store.parked(generation):
+                    retry_parked(generation, account_id)

@@ -53,14 +53,15 @@ IDENTIFIED_SECONDS = 1.0
 
 
 class _Bearings(msgspec.Struct, frozen=True, kw_only=True):
-    """The live generation (or none), up to where it is complete, and the log's end."""
+    """The live generation (or none), up to where it is complete but for `parked`, and the log's end."""
 
     live: str
     complete: int
+    parked: frozenset[str]
     end: int
 
 
-_NOWHERE = _Bearings(live="", complete=0, end=-1)
+_NOWHERE = _Bearings(live="", complete=0, parked=frozenset(), end=-1)
 
 
 class _Compass:
@@ -99,8 +100,10 @@ class _Compass:
         if live and self._problem:
             self._known, self._taken = _NOWHERE, now
             return
-        complete = redis_store.watermark(live, feeds.partitions()) if live else 0
-        self._known = _Bearings(live=live, complete=complete, end=end)
+        complete, parked = 0, frozenset[str]()
+        if live:
+            complete, parked = redis_store.standing(live, feeds.partitions())
+        self._known = _Bearings(live=live, complete=complete, parked=parked, end=end)
         self._taken = now
 
 
@@ -166,7 +169,7 @@ def account(account_id: str, *, at_least: int = 0) -> AccountView:
         StateIncompleteError: it has an event newer than this code.
     """
     bearings, entry = _projected(account_id)
-    complete = bearings.complete
+    complete = 0 if account_id in bearings.parked else bearings.complete
     if entry is not None and at_least <= complete == bearings.end:
         return _projected_view(entry, complete, lag=0)
     version = store.head_version(account_id)

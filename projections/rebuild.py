@@ -28,7 +28,7 @@ from ledger.codec import STATE_SCHEMA, RecordedEvent
 from ledger.domain.state import Account, evolve
 from ledger.errors import StateIncompleteError
 from projections import balances, redis_store
-from projections.apply import CHUNK_MAX, apply_events
+from projections.apply import CHUNK_MAX, apply_events, project_or_refuse
 from projections.models import Generation
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ def _build_account(
     at_old: Account | None = None
     met: RecordedEvent | None = None
     for chunk in _chunks(events):
-        change = balances.project(account, chunk)
+        change = project_or_refuse(account, chunk)
         if old is not None and account.version < old.account.version <= change.account.version:
             is_end = old.account.version == change.account.version
             at_old = change.account if is_end else _fold_until(account, chunk, old.account.version)

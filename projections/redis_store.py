@@ -11,6 +11,7 @@ the stored version is the one it was computed from: redelivery, zombies and race
     {prefix}:offsets           hash: partition -> next offset of the feed
     {prefix}:tip               position and leaf hash of an event applied lately: whose log it is
     {prefix}:{gen}:parked      hash: account -> why it cannot be projected
+    {prefix}:retry             set: parked accounts that somebody wants tried again
     {prefix}:{gen}:suspect     set when an account was lost from it, so totals may be wrong
     {prefix}:{gen}:{bNN}:a:ID  hash: v version, p position, s state
     {prefix}:{gen}:{bNN}:t:ID  list: activity, newest first
@@ -197,14 +198,23 @@ def problem_with_log() -> str:
     )
 
 
-def watermark(generation: str, partitions: Sequence[str]) -> int:
-    """The position up to which `generation` holds everything."""
+def standing(generation: str, partitions: Sequence[str]) -> tuple[int, frozenset[str]]:
+    """The position up to which `generation` holds everything, and the accounts parked in it.
+
+    Those are read last: whoever parks an account does so before progress passes it.
+    """
     pipeline = client().pipeline(transaction=False)
     pipeline.hget(_key("from"), generation)
     pipeline.hmget(_key("progress"), list(partitions))
-    covered, done = pipeline.execute()
+    pipeline.hkeys(_key(generation, "parked"))
+    covered, done, parked_ids = pipeline.execute()
     slowest = min(int(value or 0) for value in done)
-    return max(int(covered or 0), slowest)
+    return max(int(covered or 0), slowest), frozenset(map(_text, parked_ids))
+
+
+def watermark(generation: str, partitions: Sequence[str]) -> int:
+    """The position up to which `generation` holds everything, parked accounts aside."""
+    return standing(generation, partitions)[0]
 
 
 def say_relay_awake(seconds: int) -> None:
@@ -385,6 +395,16 @@ def park(generation: str, account_id: str, reason: str) -> None:
 def unpark(generation: str, account_id: str) -> None:
     """The account is projected again."""
     client().hdel(_key(generation, "parked"), account_id)
+
+
+def want_retry(account_id: str) -> None:
+    """Ask the projector to try a parked account again."""
+    client().sadd(_key("retry"), account_id)
+
+
+def take_retries() -> list[str]:
+    """The accounts that somebody wants tried again; asked for once."""
+    return [_text(item) for item in client().spop(_key("retry"), 100)]
 
 
 def parked(generation: str) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Single-flight by a PostgreSQL advisory lock on the session that also reads the log. The topic is its
 own checkpoint: on start the last record of every partition tells what is already there, so a kill
-between produce and bookkeeping leaves neither a gap nor a duplicate. Never skips an event.
+between produce and bookkeeping leaves neither a gap nor a duplicate. Never skips an event: one that
+the topic can never take parks its account, from that event on, until somebody has it tried again.
 """
 
 import logging
@@ -11,16 +12,18 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 from django.conf import settings
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from ledger import store
 from ledger.codec import RecordedEvent
 from projections import kafka, redis_store, wire
 from projections.kafka import BrokerUnavailableError, Publisher, Topic
-from projections.models import Relay
+from projections.models import Parked, Relay
 
 log = logging.getLogger(__name__)
 
+RETRY_LOOK_SECONDS = 0.5
 STEP_SECONDS = 0.02
 """Time between two looks at the log, unless a full page shows that it is behind: a step costs the
 same for one event as for twenty."""
@@ -60,7 +63,7 @@ def problem_with_topic() -> str:
     topic = topic_from_settings()
     try:
         kafka.ensure_topic(topic)
-        _check_same_log(topic, kafka.last_events(topic).values())
+        _check_same_log(topic, [found.event for found in kafka.last_events(topic).values()])
     except BrokerUnavailableError as error:
         log.warning("Kafka is away: %s", error)
     except (LogBehindTopicError, kafka.TopicMismatchError) as error:
@@ -72,27 +75,78 @@ class _Copy:
     """One relay's view of what the topic holds."""
 
     def __init__(self, topic: Topic) -> None:
-        kafka.ensure_topic(topic)
+        batch_max = kafka.ensure_topic(topic)
         self.topic = topic
         last = kafka.last_events(topic)
-        _check_same_log(topic, last.values())
-        self.published = {partition: event.position for partition, event in last.items()}
+        _check_same_log(topic, [found.event for found in last.values()])
+        self.published = {partition: found.position for partition, found in last.items()}
         self.position = Relay.objects.get_or_create(topic=topic.name)[0].position
         ahead = max(self.published.values(), default=0)
         if ahead < self.position:
             log.warning("the topic ends at %d, not %d: copying again", ahead, self.position)
             self.position = 0  # what is there is skipped, partition by partition
-        self.publisher = Publisher(topic)
+        self.publisher = Publisher(topic, batch_max=batch_max)
+        self.parked = {str(row.account_id) for row in self._rows()}
+        self.retry_due = 0.0
+
+    def _rows(self) -> QuerySet[Parked]:
+        return Parked.objects.filter(topic=self.topic.name)
 
     def step(self) -> int:
         """Copy the next page; return how many events were read."""
+        if time.monotonic() >= self.retry_due:
+            self.retry_due = time.monotonic() + RETRY_LOOK_SECONDS
+            for row in self._rows().filter(is_retry_wanted=True):
+                self._retry(row)
         page = store.read_log(after=self.position)
         if not page:
             return 0
-        self.publisher.publish([event for event in page if not self._is_there(event)])
+        events = [event for event in page if not self._is_there(event)]
+        self._park_what_would_be_refused(events)
+        self.publisher.publish([event for event in events if event.account_id not in self.parked])
         self.position = page[-1].position
         self.note()
         return len(page)
+
+    def _park_what_would_be_refused(self, events: Iterable[RecordedEvent]) -> None:
+        """Before anything is sent, so that a kill in between cannot hide an event among those sent.
+
+        Nothing of a page is sent of an account whose event is refused: its order stays whole.
+        """
+        first: dict[str, RecordedEvent] = {}
+        for event in events:
+            if event.account_id in self.parked:
+                continue
+            first.setdefault(event.account_id, event)
+            if problem := self.publisher.problem_with(event):
+                log.error("account %s is parked: %s", event.account_id, problem)
+                Parked.objects.create(
+                    topic=self.topic.name,
+                    account_id=event.account_id,
+                    position=first[event.account_id].position,
+                    reason=problem,
+                )
+                self.parked.add(event.account_id)
+
+    def _retry(self, row: Parked) -> None:
+        """Send what an account waits for, as far as the relay has come; or say why not, again.
+
+        A kill before the row is gone sends it twice, which every reader must bear anyway.
+        """
+        account_id, after = str(row.account_id), 0
+        while page := store.read_stream(account_id, after=after):
+            after = page[-1].version
+            due = [event for event in page if row.position <= event.position <= self.position]
+            for event in due:
+                if problem := self.publisher.problem_with(event):
+                    self._rows().filter(account_id=account_id).update(
+                        position=event.position, reason=problem, is_retry_wanted=False
+                    )
+                    self.publisher.publish(due[: due.index(event)], through=self.position)
+                    return
+            self.publisher.publish(due, through=self.position)
+        self._rows().filter(account_id=account_id).delete()
+        self.parked.discard(account_id)
 
     def note(self) -> None:
         """Keep the position for others to see; the topic itself is the checkpoint."""

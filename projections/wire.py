@@ -36,6 +36,10 @@ class _Envelope(msgspec.Struct):
     data: msgspec.Raw
 
 
+class StrangeRecordError(Exception):
+    """A record of the topic is not one that the relay wrote."""
+
+
 _decoder = msgspec.json.Decoder(_Envelope)
 
 
@@ -70,9 +74,15 @@ def from_message(value: bytes) -> RecordedEvent:
     """The event of a message.
 
     Raises:
-        msgspec.MsgspecError: it is not one of ours.
+        StrangeRecordError: it is not one of ours.
     """
-    envelope = _decoder.decode(value)
+    try:
+        return _from_envelope(_decoder.decode(value))
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
+        raise StrangeRecordError(f"not an event of the ledger: {error}") from error
+
+
+def _from_envelope(envelope: _Envelope) -> RecordedEvent:
     event_type, _, _ = envelope.type.removeprefix("ledger.").rpartition(".v")
     return RecordedEvent(
         position=envelope.position,

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import threading
 import time
@@ -12,18 +13,25 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not re-exported
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not re-exported
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 from django.conf import settings as django_settings
 from django.db import connection
 
 from audit import checks, notes, seals, verify
 from ledger import codec, history, store
+from ledger.codec import RecordedEvent
 from ledger.domain import commands as c
-from ledger.domain.state import Account
+from ledger.domain.state import Account, evolve
 from ledger.errors import StateIncompleteError
 from projections import apply, balances, feeds, kafka, queries, rebuild, redis_store, relay, wire
-from projections.models import Generation, Relay
+from projections.models import Generation, Parked, Relay
 from projections.projector import OtherLogError, Projector
 from tests.conftest import Sender, in_threads, superuser
 from tests.ledger.test_bus import inject_event
@@ -414,6 +422,164 @@ class TestProjector:
         assert queries.account(other).account.balance == 101
         with pytest.raises(StateIncompleteError):
             queries.account(account, at_least=store.last_position())
+
+
+class TestParking:
+    """One bad event stops its account alone, is shown, and is tried again when somebody asks."""
+
+    def test_a_parked_account_is_never_shown_as_current(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        account = world.open(balance=100)
+        projector = new_projector()
+        settle(projector)
+        inject_event(account, "FeeCharged", '{"amount": 5}')
+        settle(projector)
+        assert list(queries.health().parked) == [account]
+        view = queries.account(account)
+        assert (view.account.version, view.lag_events, view.is_current) == (2, 1, False)
+
+    def test_a_batch_with_doubles_and_holes_is_applied_whole(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        account = world.open(balance=100)
+        settle(new_projector())
+        for _ in range(4):
+            world(c.Deposit(account_id=account, amount=1, currency="EUR"))
+        third, fourth, fifth, sixth = store.read_stream(account, after=2)
+        live, _ = redis_store.generations()
+        assert apply.apply_events(live, [fourth, third, third, sixth, sixth]) == frozenset()
+        assert queries.account(account).account.version == 6
+        assert fifth.version == 5
+        settle(new_projector())
+        assert_redis_equals_replay()
+
+    def test_an_event_that_breaks_the_fold_parks_and_a_retry_mends(
+        self, world: Sender, new_projector: Projectors, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bad, good = world.open(balance=100), world.open(balance=100)
+        projector = new_projector()
+        settle(projector)
+        fold = evolve
+
+        def broken(account: Account, event: Any) -> Account:
+            if event.delta == 13:
+                raise ZeroDivisionError("a planted bug")
+            return fold(account, event)
+
+        monkeypatch.setattr(balances, "evolve", broken)
+        world(c.Deposit(account_id=bad, amount=13, currency="EUR"))
+        world(c.Deposit(account_id=good, amount=1, currency="EUR"))
+        settle(projector)
+        assert "ZeroDivisionError" in queries.health().parked[bad]
+        assert queries.account(good).is_current
+        assert not queries.account(bad).is_current
+        rebuild.run_inline(reason="t", requested_by="t", progress=lambda *_: None)
+        assert list(queries.health().parked) == [bad], "a rebuild goes on around it too"
+        redis_store.want_retry(bad)
+        retry(projector)
+        assert list(queries.health().parked) == [bad], "still broken, still parked"
+        monkeypatch.setattr(balances, "evolve", fold)
+        redis_store.want_retry(bad)
+        retry(projector)
+        assert queries.health().parked == {}
+        assert queries.account(bad).account.balance == 113
+        assert queries.account(bad).is_current
+        assert_redis_equals_replay()
+
+
+def retry(projector: Projector) -> None:
+    projector.retry_due = 0.0
+    projector.step()
+
+
+def set_limit(size: int) -> None:
+    """The largest batch that the topic takes."""
+    admin = AdminClient({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(
+        ConfigResource.Type.TOPIC, django_settings.LEDGER_TOPIC, incremental_configs=[entry]
+    )
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(10)
+
+
+def topic_events() -> list[RecordedEvent]:
+    """Everything on the topic, partition by partition."""
+    topic = relay.topic_from_settings()
+    reader = kafka.Reader(topic, {})
+    ends, found = reader.ends(), list[bytes]()
+    try:
+        while len(found) < sum(ends.values()):
+            found += [record.value for record in reader.read(1000, 1.0)]
+    finally:
+        reader.close()
+    return [wire.from_message(value) for value in found if value.startswith(b"{")]
+
+
+@pytest.mark.parametrize("event_bus", ["kafka"], indirect=True)
+class TestParkingByTheRelay:
+    def test_an_event_too_large_for_the_topic_stops_its_account_alone(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        big, small = world.open(balance=100), world.open(balance=100)
+        projector = new_projector()
+        settle(projector)
+        set_limit(2000)
+        world(c.Deposit(account_id=big, amount=1, currency="EUR", memo="a" * 480))
+        memo = "\u20ac" * 499  # three bytes each: more than the topic takes
+        world(c.Deposit(account_id=big, amount=2, currency="EUR", memo=memo))
+        world(c.Deposit(account_id=big, amount=4, currency="EUR"))
+        world(c.Deposit(account_id=small, amount=1, currency="EUR"))
+        settle(projector)
+        [row] = Parked.objects.filter(topic=django_settings.LEDGER_TOPIC)
+        assert (str(row.account_id), "the topic takes 2000" in row.reason) == (big, True)
+        sent = [(event.account_id, event.version) for event in topic_events()]
+        assert (small, 3) in sent
+        assert (big, 5) not in sent
+        assert queries.account(big).account.balance == 107, "Redis reads it from the log instead"
+        assert_redis_equals_replay()
+
+        Parked.objects.update(is_retry_wanted=True)
+        relay.run(budget_seconds=10, linger_seconds=0)
+        [row] = Parked.objects.filter(topic=django_settings.LEDGER_TOPIC)
+        assert row.is_retry_wanted is False, "tried, and still too large"
+
+        set_limit(1_000_000)
+        Parked.objects.update(is_retry_wanted=True)
+        relay.run(budget_seconds=10, linger_seconds=0)
+        assert not Parked.objects.filter(topic=django_settings.LEDGER_TOPIC).exists()
+        assert versions_on_topic(big) == [1, 2, 3, 4, 5]
+        settle(projector)
+
+        # The topic's last record is an old event now: a new relay must not copy anything again.
+        count = len(topic_events())
+        world(c.Deposit(account_id=small, amount=1, currency="EUR"))
+        Relay.objects.filter(topic=django_settings.LEDGER_TOPIC).update(position=0)
+        settle(new_projector())
+        assert len(topic_events()) == count + 1
+        assert_redis_equals_replay()
+
+    def test_a_strange_record_is_passed_over_and_its_account_read_from_the_log(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        account = world.open(balance=100)
+        settle(new_projector())
+        topic = relay.topic_from_settings()
+        producer = Producer({"bootstrap.servers": topic.servers})
+        number = wire.partition_of(account, topic.partitions)
+        for key, value in ((account, b"rubbish"), ("?", b"\xff\x00"), (None, b"")):
+            producer.produce(topic.name, key=key, value=value, partition=number)
+        producer.flush(10)
+        world(c.Deposit(account_id=account, amount=1, currency="EUR"))
+        settle(new_projector())
+        assert queries.account(account).account.balance == 101
+        assert versions_on_topic(account) == [1, 2, 3]
+        assert_redis_equals_replay()
+
+
+def versions_on_topic(account: str) -> list[int]:
+    return [event.version for event in topic_events() if event.account_id == account]
 
 
 class TestRebuild:
