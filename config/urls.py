@@ -41,6 +41,8 @@ urlpatterns = [
     path("logout", LogoutView.as_view(), name="logout"),
     path("", include("audit.pages")),
     path("", include("projections.pages.approvals")),
+    path("", include("projections.pages.live")),
+    path("", include("projections.pages.operations")),
     path("", include("projections.pages.periods")),
     path("", include("projections.pages.reconciliations")),
     path("", include("projections.pages.urls")),

@@ -130,16 +130,25 @@ def outcome_of(proposal: Proposal) -> Command | None:
     return Command.objects.filter(sender=SENDER, idempotency_key=str(proposal.pk)).first()
 
 
-def resume() -> int:
-    """Send what was approved a while ago and has no record of a command; how many that were."""
+def _unsent() -> models.QuerySet[Decision]:
+    """What was approved a while ago and has no record of a command."""
     sent = Command.objects.filter(
         sender=SENDER,
         idempotency_key=Cast(models.OuterRef("proposal_id"), models.TextField()),
     )
-    waiting = Decision.objects.select_related("proposal").filter(
+    return Decision.objects.filter(
         ~models.Exists(sent), approved=True, decided_at__lt=store.clock() - RESUME_AFTER
     )
-    found = list(waiting[:100])
+
+
+def count_unsent() -> int:
+    """How many approvals wait for their command to be sent."""
+    return _unsent().count()
+
+
+def resume() -> int:
+    """Send what was approved a while ago and was not sent; how many that were."""
+    found = list(_unsent().select_related("proposal")[:100])
     for decision in found:
         _send(decision.proposal, decision)
     return len(found)

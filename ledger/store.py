@@ -537,6 +537,33 @@ def sums_between(after: int, until: int) -> Sums:
         return [(row[0], row[1], row[2], int(row[3]), int(row[4])) for row in cursor.fetchall()]
 
 
+class OpenTransaction(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction that somebody holds open in this database."""
+
+    pid: int
+    seconds: int
+    application: str
+    state: str
+    query: str
+
+
+def longest_transaction() -> OpenTransaction | None:
+    """The transaction that is open for longest, as far as this role may see; not one's own."""
+    rows = _rows(
+        "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::int, application_name, "
+        "coalesce(state, ''), left(query, 200) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND xact_start IS NOT NULL AND backend_type = 'client backend' "
+        "ORDER BY xact_start LIMIT 1",
+        [],
+    )
+    for pid, seconds, application, state, query in rows:
+        return OpenTransaction(
+            pid=pid, seconds=seconds, application=application, state=state, query=query
+        )
+    return None
+
+
 def missing_guards() -> list[str]:
     """Names of constraints, indexes, triggers and functions that the database should have."""
     with connection.cursor() as cursor:

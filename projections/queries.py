@@ -234,6 +234,13 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     redis_error: str
 
     @property
+    def unrelayed(self) -> int:
+        """Events of the log that are not on the topic yet; 0 without Kafka."""
+        if self.relayed_position is None:
+            return 0
+        return max(0, self.log_position - self.relayed_position)
+
+    @property
     def lag_events(self) -> int:
         """Events of the log that are not projected yet."""
         return max(0, self.log_position - self.projected_position)

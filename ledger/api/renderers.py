@@ -48,6 +48,20 @@ class JSONNegotiation(DefaultContentNegotiation):
         return chosen
 
 
+class StreamNegotiation(JSONNegotiation):
+    """For a route that answers with a stream, whatever is asked for; its refusals are JSON."""
+
+    def select_renderer(
+        self,
+        request: Request,
+        renderers: Iterable[BaseRenderer],
+        format_suffix: str | None = None,
+    ) -> tuple[BaseRenderer, str]:
+        """The renderer of refusals."""
+        [renderer, *_] = renderers
+        return renderer, renderer.media_type or ""
+
+
 def rendered(body: Any, *, status: int = 200) -> HttpResponse:
     """An answer of the busiest routes, rendered at once: it is JSON whatever was negotiated."""
     return HttpResponse(

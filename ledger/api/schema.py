@@ -255,6 +255,24 @@ log_view = extend_schema_view(
         responses={200: EventPageSerializer, **READ_PROBLEMS},
     )
 )(views.LogView)
+feed_view = extend_schema_view(
+    get=extend_schema(
+        operation_id="feed",
+        parameters=[
+            _PAGING[0],
+            OpenApiParameter(
+                "Last-Event-ID",
+                OpenApiTypes.INT,
+                OpenApiParameter.HEADER,
+                description="The position of the last event that you have; browsers send it.",
+            ),
+        ],
+        responses={
+            (200, "text/event-stream"): OpenApiTypes.STR,
+            **READ_PROBLEMS,
+        },
+    )
+)(views.FeedView)
 state_view = extend_schema_view(
     get=extend_schema(
         operation_id="state",

@@ -48,6 +48,7 @@ urlpatterns = [
     path(f"{ACCOUNT}/state", schema.state_view.as_view(), name="api-state"),
     path(f"{ACCOUNT}/difference", schema.difference_view.as_view(), name="api-difference"),
     path("events", schema.log_view.as_view(), name="api-events"),
+    path("events/feed", schema.feed_view.as_view(), name="api-feed"),
     path("commands", schema.outcomes_view.as_view(), name="api-commands"),
     path("commands/<str:command_id>", schema.outcome_view.as_view(), name="api-command"),
     path("trial-balance", schema.trial_balance_view.as_view(), name="api-trial-balance"),

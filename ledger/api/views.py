@@ -15,9 +15,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from ledger import access, codec, errors, handlers, history, looks, roles, store
+from ledger import access, codec, errors, handlers, history, looks, roles, store, streams
 from ledger.api import problems
-from ledger.api.renderers import JSONNegotiation, rendered
+from ledger.api.renderers import JSONNegotiation, StreamNegotiation, rendered
 from ledger.api.serializers import (
     BatchSerializer,
     account_as_json,
@@ -442,6 +442,39 @@ class LogView(LedgerView):
         events = store.read_log(after=integer(params, "after") or 0, limit=limit + 1)
         last = events[limit - 1].position if len(events) > limit else None
         return page(request, [event_as_json(event) for event in events], limit, "after", last)
+
+
+class FeedView(LedgerView):
+    """The log as a stream of server-sent events that can be taken up again."""
+
+    action = "read_log"
+    looks_at = "log"
+    content_negotiation_class = StreamNegotiation
+
+    def get(self, request: Request) -> HttpResponseBase:
+        """Events with position above `after`, or above ``Last-Event-ID``, and then the new ones.
+
+        The stream ends after a minute; clients take it up again by themselves.
+        """
+        params = query(request, ["after"])
+        position = integer(params, "after") or 0
+        seen = request.META.get("HTTP_LAST_EVENT_ID", "")
+        if seen:
+            position = integer({"Last-Event-ID": seen}, "Last-Event-ID") or 0
+
+        def look() -> Sequence[streams.Message]:
+            nonlocal position
+            events = store.read_log(after=position, limit=PAGE_MAX)
+            if events:
+                position = events[-1].position
+            return [
+                streams.Message(
+                    identity=str(event.position), event=event.type, data=event_as_json(event)
+                )
+                for event in events
+            ]
+
+        return streams.respond(look)
 
 
 def state_as_json(found: history.StateAt) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 // Small things: "/" focuses the search, a form is sent once, ids can be copied, boxes chosen together,
-// and the balance chart.
+// an account's page hears when it has moved, and the balance chart.
 "use strict";
 
 document.addEventListener("keydown", (event) => {
@@ -34,6 +34,10 @@ document.addEventListener("click", async (event) => {
     const chosen = boxes.every((box) => box.checked);
     boxes.forEach((box) => (box.checked = !chosen));
   }
+  if (event.target.closest("#news button")) {
+    document.getElementById("news").hidden = true;
+    htmx.trigger(document.getElementById("live"), "refresh");
+  }
   const copy = event.target.closest("button.copy");
   if (copy) {
     await navigator.clipboard.writeText(copy.dataset.text);
@@ -56,6 +60,34 @@ function offerCopies() {
     shown.after(" ", button);
   });
 }
+
+// While a page is looked at, the server says when its account has moved. One's own change is shown at
+// once; what others did waits under a bar, so that nothing moves that is being read. Where streams do
+// not get through, the fragment asks again by itself until it is current.
+let stream = null;
+function follow() {
+  const live = document.getElementById("live");
+  if (!live || !live.dataset.stream || document.hidden || stream) return;
+  stream = new EventSource(live.dataset.stream);
+  stream.addEventListener("account", (event) => {
+    const news = JSON.parse(event.data);
+    const shown = document.getElementById("live");
+    const more = news.version - Number(shown.dataset.version);
+    if ("processing" in shown.dataset) {
+      if (news.is_current || more > 0) htmx.trigger(shown, "refresh");
+    } else if (more > 0) {
+      const bar = document.getElementById("news");
+      bar.querySelector("span").textContent = `${more} new event${more === 1 ? "" : "s"}.`;
+      bar.hidden = false;
+    }
+  });
+}
+function unfollow() {
+  if (stream) stream.close();
+  stream = null;
+}
+document.addEventListener("visibilitychange", () => (document.hidden ? unfollow() : follow()));
+window.addEventListener("pagehide", unfollow);
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -109,6 +141,7 @@ async function drawChart() {
 document.addEventListener("DOMContentLoaded", () => {
   offerCopies();
   drawChart();
+  follow();
 });
 document.addEventListener("htmx:afterSettle", (event) => {
   offerCopies();
