@@ -79,6 +79,21 @@ class LogStanding(msgspec.Struct, frozen=True, kw_only=True):
     witnessed: int
 
 
+class Brief(msgspec.Struct, frozen=True, kw_only=True):
+    """In one line: what the worst of the last passes found, and whether one has ended."""
+
+    last_full: Pass | None
+    findings_total: int
+
+
+def brief() -> Brief:
+    """For pages about other things."""
+    last = Pass.objects.filter(finished_at__isnull=False).first()
+    running = Pass.objects.filter(finished_at__isnull=True).first()
+    found = [item.findings_total for item in (last, running) if item is not None]
+    return Brief(last_full=last, findings_total=max(found, default=0))
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How things stand: what was checked, found and sealed."""
 

@@ -40,6 +40,7 @@ urlpatterns = [
     path("reason", reason, name="reason"),
     path("logout", LogoutView.as_view(), name="logout"),
     path("", include("audit.pages")),
+    path("", include("projections.pages.accounts")),
     path("", include("projections.pages.approvals")),
     path("", include("projections.pages.live")),
     path("", include("projections.pages.operations")),

@@ -1,5 +1,6 @@
 """Whether a user may send a command or see an account. Object-level rules live here alone."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,6 +109,11 @@ def check_account(user: Any, account_id: str) -> None:
     ).exclude(owner="")
     if not owned or not owned.exists():
         raise NotFoundError(f"account {account_id} does not exist")
+
+
+def prefix_pattern(text: str) -> str:
+    """For ``lower(column) LIKE``: what begins with `text`, in any case, taken literally."""
+    return re.sub(r"([\\%_])", r"\\\1", text.lower()) + "%"
 
 
 def visible(user: Any, outcome: Outcome) -> Outcome:

@@ -141,6 +141,11 @@ def _unsent() -> models.QuerySet[Decision]:
     )
 
 
+def count_waiting() -> int:
+    """How many proposals wait for a second person."""
+    return Proposal.objects.filter(decision=None).count()
+
+
 def count_unsent() -> int:
     """How many approvals wait for their command to be sent."""
     return _unsent().count()

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import Cast, Now
 
 
 class Event(models.Model):
@@ -77,6 +77,12 @@ class Command(models.Model):
                 fields=["account_id", "id"],
                 condition=models.Q(outcome="rejected"),
                 name="ledger_command_refused",
+            ),
+            # Most commands correlate with nothing but themselves and need no entry.
+            models.Index(
+                fields=["correlation_id"],
+                condition=~models.Q(correlation_id=Cast("id", models.TextField())),
+                name="ledger_command_correlation",
             ),
         ]
 

@@ -366,6 +366,26 @@ def position_at(moment: datetime) -> int:
         return int(cursor.fetchone()[0])
 
 
+def positions_at(moments: Sequence[datetime]) -> list[int]:
+    """`position_at` of each."""
+    rows = _rows(
+        "SELECT ledger_position_at(moment) FROM unnest(%s::timestamptz[]) WITH ORDINALITY "
+        "AS asked (moment, number) ORDER BY number",
+        [list(moments)],
+    )
+    return [int(position) for (position,) in rows]
+
+
+def events_of_amount(amounts: Sequence[int], *, among: int) -> list[RecordedEvent]:
+    """The events that moved one of these amounts of minor units, of the latest `among`, newest first."""
+    return _read(
+        f"SELECT {_EVENT_COLUMNS} FROM ledger_event "  # noqa: S608
+        "WHERE position > (SELECT max(position) FROM ledger_event) - %s "
+        "AND payload ->> 'amount' = ANY (%s) ORDER BY position DESC LIMIT 500",
+        [among, [str(sign * amount) for amount in amounts for sign in (1, -1)]],
+    )
+
+
 def first_effective_after(account_id: str, moment: datetime) -> int | None:
     """The version of an account's first event that counts only after `moment`."""
     [[version]] = _rows(

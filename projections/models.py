@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
 
@@ -37,6 +38,24 @@ class Parked(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account_id} from {self.position}"
+
+
+class SavedFilter(models.Model):
+    """A filter of the list of accounts that a user keeps under a name."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    name = models.TextField()
+    query = models.TextField()
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "name"], name="projections_filter_name"),
+            models.UniqueConstraint(fields=["user", "query"], name="projections_filter_query"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Generation(models.Model):

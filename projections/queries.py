@@ -8,6 +8,8 @@ import logging
 import math
 import threading
 import time
+from datetime import timedelta
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -269,6 +271,45 @@ def health() -> Health:
         building=building,
         parked=parked,
         redis_error=error_text,
+    )
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """One hour of the chart of `Pace`: a box of at most 40 units."""
+
+    count: int
+    x: int
+    y: int
+    height: int
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """Events recorded in the last minute, hour and day; and hour by hour, the latest last."""
+
+    minute: int
+    hour: int
+    day: int
+    most: int
+    bars: list[Bar]
+
+
+def pace() -> Pace:
+    """How busy the ledger is."""
+    now, end = store.clock(), store.last_position()
+    hours = [now - timedelta(hours=ago) for ago in range(24, 0, -1)]
+    minute, *starts = store.positions_at([now - timedelta(minutes=1), *hours])
+    counts = [later - earlier for earlier, later in pairwise([*starts, end])]
+    most = max(counts)
+    return Pace(
+        minute=end - minute,
+        hour=counts[-1],
+        day=end - starts[0],
+        most=most,
+        bars=[
+            Bar(count=count, x=number * 10 + 1, y=40 - height, height=height)
+            for number, count in enumerate(counts)
+            for height in [count * 40 // max(most, 1)]
+        ],
     )
 
 

@@ -6,6 +6,7 @@ from projections.pages import views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("live", views.home_live, name="home-live"),
     path("search", views.search, name="search"),
     path("accounts/open", views.open_account, name="open-account"),
     path("accounts/<str:account_id>", views.account, name="account"),

@@ -1,6 +1,7 @@
 """The back office's pages. A view translates in, makes one call, translates out."""
 
 import re
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -22,6 +23,8 @@ from ledger.api.serializers import (
     is_uuid,
 )
 from ledger.domain.commands import COMMANDS
+from ledger.domain.currencies import EXPONENTS
+from ledger.domain.money import parse_amount
 from ledger.errors import ApprovalNeededError, InvalidInputError, LedgerError, NotFoundError
 from ledger.models import Account, Command, ImportJob, Proposal
 from ledger.pages import look, page
@@ -30,6 +33,8 @@ from projections import queries
 from projections.pages import forms
 
 LIST_MAX = 50
+AMOUNT_EVENTS = 50_000
+"""How many of the latest events a search by amount goes through."""
 
 ACTIONS: dict[str, tuple[str, str, type[forms.CommandForm]]] = {
     "deposit": ("Deposit", "Deposit", forms.MoveForm),
@@ -55,20 +60,30 @@ def home(request: HttpRequest) -> HttpResponse:
         return render(request, "pages/home.html", {"accounts": own[:LIST_MAX]})
     look(request, "recent accounts")
     return render(
-        request,
-        "pages/home.html",
-        {
-            "accounts": Account.objects.all()[:12],
-            "health": queries.health(),
-            "totals": queries.totals(),
-        },
+        request, "pages/home.html", {"accounts": Account.objects.all()[:12], **_figures()}
     )
 
 
 @require_GET
 @page("read")
+def home_live(request: HttpRequest) -> HttpResponse:
+    """The part of the first page that refreshes itself."""
+    return render(request, "pages/_home_live.html", _figures())
+
+
+def _figures() -> dict[str, Any]:
+    return {
+        "health": queries.health(),
+        "totals": queries.totals(),
+        "pace": queries.pace(),
+        "waiting": approvals.count_waiting(),
+    }
+
+
+@require_GET
+@page("read")
 def search(request: HttpRequest) -> HttpResponse:
-    """One box: an id of anything, a position of the log, a reference, or a holder's name."""
+    """One box: an id of anything, a position, a reference, an amount, or a holder's name."""
     text = request.GET.get("q", "").strip()
     if "\x00" in text or len(text) > 100:
         raise InvalidInputError("search for at most 100 printable characters", field="q")
@@ -85,7 +100,7 @@ def search(request: HttpRequest) -> HttpResponse:
     if text and Account.objects.filter(pk=account_id_of_reference(text)).exists():
         return redirect("account", account_id_of_reference(text))
     if text:
-        pattern = re.sub(r"([\\%_])", r"\\\1", text.lower()) + "%"
+        pattern = access.prefix_pattern(text)
         found = list(
             Account.objects.extra(where=["lower(holder) LIKE %s"], params=[pattern]).order_by(
                 "holder"
@@ -94,7 +109,33 @@ def search(request: HttpRequest) -> HttpResponse:
         found += [
             row for row in Account.objects.filter(reference=text)[:LIST_MAX] if row not in found
         ]
-    return render(request, "pages/search.html", {"q": text, "accounts": found})
+    commands = _of_amount(text)
+    if text and not commands:
+        commands = list(Command.objects.filter(correlation_id=text).order_by("number")[:LIST_MAX])
+    return render(
+        request,
+        "pages/search.html",
+        {"q": text, "accounts": found, "commands": commands, "searched": AMOUNT_EVENTS},
+    )
+
+
+def _of_amount(text: str) -> list[Command]:
+    """Transactions of an amount such as "1,250.00" or "5 EUR", among the latest events."""
+    match = re.fullmatch(r"[+-]?(\d[\d,]{0,18})(\.\d{1,4})?(?: ?([A-Z]{3}))?", text, re.ASCII)
+    if match is None or not (match.group(2) or match.group(3)):
+        return []
+    plain = match.group(1).replace(",", "") + (match.group(2) or "")
+    minor = {}
+    for currency in [match.group(3)] if match.group(3) else EXPONENTS:
+        with suppress(LedgerError, KeyError):
+            minor[currency] = parse_amount(plain, currency)
+    events = store.events_of_amount(sorted(set(minor.values())), among=AMOUNT_EVENTS)
+    ids = [
+        item.metadata.command_id
+        for item in events
+        if abs(item.event.delta) == minor.get(getattr(item.event, "currency", ""))
+    ]
+    return list(Command.objects.filter(pk__in=ids[:LIST_MAX]).order_by("-number"))
 
 
 def _by_id(identity: str) -> str:

@@ -1,6 +1,7 @@
 """How pages show money and moments. Ids and machine values are never localised."""
 
 from datetime import UTC, datetime
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from django import template
@@ -63,6 +64,12 @@ def short(value: object) -> str:
     """The last eight characters of an id: the random part of every UUID here."""
     text = str(value)
     return f"…{text[-8:]}" if len(text) > 12 else text
+
+
+@register.simple_tag
+def new_key() -> str:
+    """A key that makes sending a form twice harmless."""
+    return str(uuid4())
 
 
 @register.filter
