@@ -23,6 +23,7 @@ from redis import Redis
 from audit import verify
 from ledger.api.serializers import account_id_of_reference
 from tests.flows.conftest import PASSWORD
+from tests.ledger.test_bank_files import MT940
 from tests.system import System, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -236,10 +237,11 @@ class TestTheWalk:
             f"/accounts/{account}/freeze", f"/accounts/{account}/holds/{hold}/capture",
             f"/transactions/{command}", "/imports", "/problems/insufficient_funds", "/nothing",
             "/approvals", "/ledger", "/periods", "/reason", f"/accounts/{account}/statement",
+            "/accounts", "/accounts?status=open&holder=t", "/accounts?status=frozen", "/operations",
+            f"/accounts/{account}/reconcile", "/search?q=5.00+EUR",
         ]  # fmt: skip
         for path in paths:
             page.goto(system.url + path)
-            page.wait_for_load_state("networkidle")
             assert_clean(page)
         page.goto(f"{system.url}/reason")
         page.fill("#reason", "case 17")
@@ -247,7 +249,6 @@ class TestTheWalk:
         page.wait_for_url(f"{system.url}/")
         for path in PAST:
             page.goto(f"{system.url}/accounts/{account}/{path}")
-            page.wait_for_load_state("networkidle")
             assert_clean(page)
         page.goto(f"{system.url}/api/v1/docs/")
         page.wait_for_selector('[data-path="/api/v1/transfers"]')
@@ -300,6 +301,53 @@ class TestTheWalk:
         checker.wait_for_selector("text=Approved and recorded")
         assert_clean(checker)
         assert client.balance(account) == "80.00"
+
+    def test_what_another_does_waits_under_a_bar(
+        self, system: System, browser: Browser, client: Client
+    ) -> None:
+        account = client.open("10.00")
+        system.wait_caught_up()
+        page = sign_in(browser, system, "teller")
+        with page.expect_response("**/stream"):
+            page.goto(f"{system.url}/accounts/{account}")
+        page.wait_for_selector("#freshness.good")
+        for _ in range(2):
+            client.post(f"accounts/{account}/deposits", {"amount": "1.00", "currency": "EUR"})
+        page.wait_for_selector("#news:has-text('2 new events')")
+        assert "10.00" in page.inner_text("#balance"), "nothing moves that is being read"
+        page.click("#news button")
+        page.wait_for_selector("#balance:has-text('12.00')")
+        assert not page.is_visible("#news")
+        assert_clean(page)
+
+    @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+    def test_a_bank_statement_is_reconciled(
+        self,
+        system: System,
+        browser: Browser,
+        client: Client,
+        tmp_path: Path,
+        width: int,
+        scheme: str,
+    ) -> None:
+        account = client.open("100.00")
+        file = tmp_path / "march.sta"
+        file.write_text(MT940)
+        options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+        page = sign_in(browser, system, "supervisor", **options)
+        page.goto(f"{system.url}/accounts/{account}")
+        page.click("text=Reconcile")
+        page.set_input_files("[name=file]", file)
+        page.click("text=Compare >> nth=-1")
+        page.wait_for_selector("h1:has-text('3 breaks')")
+        assert_clean(page)
+        page.click("text=Choose all 3")
+        page.click("text=Enter the chosen ones")
+        page.wait_for_selector("text=3 entered.")
+        assert "not in the ledger" not in page.inner_text("main")
+        assert "3 of 3" in page.inner_text("main")
+        assert_clean(page)
+        assert client.balance(account) == "119.50"
 
     def test_flushall_is_still_right_and_rebuilds_itself(
         self, system: System, client: Client
