@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.functions import Now
 
 from ledger.store import LOGS
 
@@ -68,3 +69,24 @@ class Pass(models.Model):
 
     def __str__(self) -> str:
         return f"verification of {self.ends['events']} events"
+
+
+class Replay(models.Model):
+    """One fold of the whole log by today's code, compared with what older code made."""
+
+    status = models.TextField(default="running")
+    requested_by = models.TextField()
+    reason = models.TextField()
+    schema = models.TextField()
+    accounts_done = models.IntegerField(default=0)
+    accounts_total = models.IntegerField(default=0)
+    report = models.JSONField(default=dict)
+    started_at = models.DateTimeField(db_default=Now())
+    heartbeat_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"replay {self.pk}"

@@ -5,18 +5,21 @@ from typing import Any
 
 from csp.decorators import csp_update
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_http_methods
 
-from audit import screens
+from audit import replays, screens
+from audit.models import Replay
 from audit.timeline import Asked
 from audit.timeline import whole as whole_number
-from ledger import access, csvs, history, statements, store
+from ledger import access, csvs, history, looks, statements, store
+from ledger.api.problems import correlation_id
 from ledger.api.serializers import canonical_uuid
-from ledger.errors import InvalidInputError
+from ledger.errors import InvalidInputError, LedgerError
 from ledger.history import Moment
 from ledger.pages import look, page
+from ledger.roles import require
 
 ROUTES = {name.replace("-", "_"): f"account-{name}" for name in screens.SCREENS} | {
     "command": "transaction",
@@ -109,6 +112,49 @@ def whole(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_http_methods(["GET", "POST"])
+@page("read_log")
+def all_replays(request: HttpRequest) -> HttpResponse:
+    """The replays that were made, and the form that starts one."""
+    shown: dict[str, Any] = {"replays": Replay.objects.all()[:20]}
+    if request.method == "POST":
+        require(request.user, "operate")
+        given = request.POST.get("reason", "")
+        try:
+            reason = looks.check_reason(given, field="reason")
+            _record(request, "replay of the log", reason)
+            return redirect("replay", replays.start(request.user, reason).pk)
+        except LedgerError as error:
+            return render(
+                request, "audit/replays.html", {**shown, "error": error, "given": given}, status=400
+            )
+    return render(request, "audit/replays.html", shown)
+
+
+@require_http_methods(["GET", "POST"])
+@page("read_log")
+def one_replay(request: HttpRequest, number: int) -> HttpResponse:
+    """Progress and result of a replay, and the button that swaps."""
+    row = replays.find(number)
+    if request.method == "POST":
+        require(request.user, "operate")
+        _record(request, f"swap after replay {number}", row.reason)
+        replays.swap(row)
+        return redirect("replay", number)
+    is_lost = replays.is_lost(row)
+    template = (
+        "audit/_replay_live.html" if request.headers.get("HX-Request") else "audit/replay.html"
+    )
+    is_working = row.status in ("running", "swapping") and not is_lost
+    return render(request, template, {"row": row, "is_lost": is_lost, "is_working": is_working})
+
+
+def _record(request: HttpRequest, what: str, reason: str) -> None:
+    looks.record(
+        request.user, what, reason=reason, channel="page", correlation_id=correlation_id(request)
+    )
+
+
 # A statement is one file with its style in it, on screen as in a mail.
 own_style: Any = csp_update({"style-src": ["'unsafe-inline'"]})
 
@@ -116,4 +162,6 @@ urlpatterns = [
     *(_route(name) for name in screens.SCREENS),
     path("accounts/<str:account_id>/statement", own_style(statement), name="account-statement"),
     path("ledger", whole, name="whole-ledger"),
+    path("replays", all_replays, name="replays"),
+    path("replays/<int:number>", one_replay, name="replay"),
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import current_app, shared_task
 
-from audit import checker, seals
+from audit import checker, replays, seals
 from ledger.store import LOGS
 
 log = logging.getLogger(__name__)
@@ -36,3 +36,15 @@ def seal(**_: Any) -> None:
 def check(**_: Any) -> None:
     """A slice of the continuous verification."""
     checker.work(budget_seconds=CHECK_BUDGET_SECONDS)
+
+
+@shared_task(name="audit.replay")
+def replay(*, replay_id: int, **_: Any) -> None:
+    """Fold the log and compare."""
+    replays.run(replay_id)
+
+
+@shared_task(name="audit.swap")
+def swap(*, replay_id: int, **_: Any) -> None:
+    """Make anew what older code made."""
+    replays.run_swap(replay_id)

@@ -154,7 +154,7 @@ class TestCrawl:
         )
         values = {
             "account_id": account, "command_id": str(command.pk), "proposal_id": str(waiting.pk), "reconciliation_id": str(kept.pk),
-            "hold_id": str(uuid4()),
+            "hold_id": str(uuid4()), "number": "1",
             "job_id": str(uuid4()), "action": "deposit", "code": "not_found", "app_label": "ledger",
             "url": "no/such/page",
         }  # fmt: skip

@@ -3,21 +3,24 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.test import Client
 from msgspec.structs import replace
 
-from audit import replay
+from audit import replay, replays
 from ledger import codec, handlers, history, store
 from ledger.domain import commands as c
 from ledger.domain import decide as decisions
 from ledger.domain import events as e
 from ledger.domain import state
 from ledger.domain.state import Account
-from tests.conftest import Sender
+from ledger.models import Access
+from tests.conftest import Sender, user_with
 
 TRUE = state.evolve
 
@@ -150,3 +153,56 @@ class TestReplay:
         report = replay.replay(schema=codec.STATE_SCHEMA)
         [parting] = report.partings
         assert (parting.where, parting.stored, parting.replayed) == ("Redis", 4_999, 5_000)
+
+
+@pytest.mark.usefixtures("quiet")
+class TestPage:
+    @pytest.fixture
+    def client(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Client:
+        """As a supervisor; what a page hands to a worker is done at once."""
+        settings.ALLOWED_HOSTS = ["*"]
+        tasks = {"audit.replay": replays.run, "audit.swap": replays.run_swap}
+        monkeypatch.setattr(replays, "_send", lambda task, row: tasks[task](row.pk))
+        monkeypatch.setattr(
+            replays, "call_command",
+            lambda name, **options: name == "rebuild_state" and call_command(name, **options),
+        )  # fmt: skip
+        client = Client()
+        client.force_login(user_with("supervisor"))
+        return client
+
+    def test_finds_shows_and_swaps(self, client: Client, send_own: Sender) -> None:
+        with older_code(adds_adjustments_twice):
+            account, version = history_of(send_own, adjust)
+        answer = client.post("/replays", {"reason": "mended adjustments"})
+        assert answer.status_code == 302, answer.content
+        shown = client.get(answer["Location"]).content.decode()
+        assert f"event {version}: BalanceAdjusted counted twice" in shown
+        assert f"/accounts/{account}/timeline?version={version}" in shown
+        assert client.post(answer["Location"]).status_code == 302
+        assert "swapped" in client.get(answer["Location"]).content.decode()
+        assert client.post(answer["Location"]).status_code == 409, "once"
+        again = client.post("/replays", {"reason": "to be sure"})["Location"]
+        assert "nothing to swap" in client.get(again).content.decode()
+        looked = [row.what for row in Access.objects.order_by("number")]
+        swaps = ["swap after replay 1"] * 2  # the one that was refused too
+        assert looked == ["replay of the log", *swaps, "replay of the log"]
+
+    def test_one_at_a_time_and_a_lost_one_does_not_block(
+        self, client: Client, send_own: Sender, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replays, "_send", lambda *_: None)
+        assert client.post("/replays", {"reason": "first"}).status_code == 302
+        assert client.post("/replays", {"reason": "second"}).status_code == 400
+        monkeypatch.setattr(replays, "LOST_AFTER", timedelta(0))
+        assert "its worker is gone" in client.get("/replays/1").content.decode()
+        assert client.post("/replays", {"reason": "third"}).status_code == 302
+
+    def test_who_may(self, client: Client, send_own: Sender) -> None:
+        assert client.post("/replays", {"reason": ""}).status_code == 400
+        client.force_login(user_with("auditor"))
+        assert client.get("/replays").status_code == 200
+        assert client.post("/replays", {"reason": "case 9"}).status_code == 403
+        client.force_login(user_with("teller"))
+        assert client.get("/replays").status_code == 403
+        assert client.get("/replays/7").status_code == 403

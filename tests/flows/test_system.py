@@ -237,7 +237,7 @@ class TestTheWalk:
             f"/accounts/{account}/freeze", f"/accounts/{account}/holds/{hold}/capture",
             f"/transactions/{command}", "/imports", "/problems/insufficient_funds", "/nothing",
             "/approvals", "/ledger", "/periods", "/reason", f"/accounts/{account}/statement",
-            "/accounts", "/accounts?status=open&holder=t", "/accounts?status=frozen", "/operations",
+            "/accounts", "/accounts?status=open&holder=t", "/accounts?status=frozen", "/operations", "/replays",
             f"/accounts/{account}/reconcile", "/search?q=5.00+EUR",
         ]  # fmt: skip
         for path in paths:
