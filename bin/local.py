@@ -576,6 +576,7 @@ def up() -> int:
             "LEDGER_PIN_WORKERS": "1",
             "LEDGER_SEAL_KEYS": str(LOCAL / "seal.key"),
             "LEDGER_WITNESS": str(LOCAL / "witness"),
+            "PROMETHEUS_MULTIPROC_DIR": str(_emptied(LOCAL / "metrics")),
         }
         env = {**made, **os.environ, **servers.env}
         _write_env(made | servers.env)
@@ -607,6 +608,12 @@ def up() -> int:
             child.stop()
         servers.stop()
     return 0
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def _write_env(made: dict[str, str]) -> None:

@@ -1,11 +1,32 @@
-"""The short way for programs, and the content security policy for everybody else."""
+"""Names for what is logged, the short way for programs, and the security policy for everybody else."""
 
 from collections.abc import Callable
 
+import structlog
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import resolve
+
+from ledger.api.problems import correlation_id
+
+
+class LogContext:
+    """Every line that is logged on behalf of a request says which, by its correlation id."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """The answer, which names the id too."""
+        name = correlation_id(request)
+        structlog.contextvars.bind_contextvars(correlation_id=name)
+        try:
+            response = self.get_response(request)
+        finally:
+            structlog.contextvars.clear_contextvars()
+        response.headers.setdefault("X-Correlation-Id", name)
+        return response
 
 
 class TokenLane:

@@ -39,6 +39,7 @@ urlpatterns = [
     path("favicon.ico", lambda _: redirect(static("ledger/icon.svg"))),
     path("reason", reason, name="reason"),
     path("logout", LogoutView.as_view(), name="logout"),
+    path("", include("config.metrics")),
     path("", include("audit.pages")),
     path("", include("projections.pages.accounts")),
     path("", include("projections.pages.approvals")),

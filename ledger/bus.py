@@ -10,11 +10,15 @@ under the log's lock, so a hot account cannot starve.
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 
-from ledger import store
+from django.conf import settings
+
+from ledger import metrics, store
 from ledger.errors import BusyError, ConflictError, StoreUnavailableError
 from ledger.handlers import Envelope, Outcome, Plan, Result, Unit
+from ledger.trace import trace
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +93,11 @@ class CommandBus:
                     self._changed.wait()
                 taken = self._take()
             results = self._results([item.unit for item in taken])
+            count = sum(len(item.unit) for item in taken)
+            metrics.BATCH.observe(count)
+            _count(taken, results)
             with self._changed:
-                self._queued -= sum(len(item.unit) for item in taken)
+                self._queued -= count
             for item, found in zip(taken, results, strict=True):
                 item.results = found
                 item.done.release()
@@ -132,10 +139,12 @@ class CommandBus:
                 continue
             if results is not None:
                 return results
+            metrics.CONFLICTS.inc()
         lost = ConflictError("the accounts changed on every try; nothing was done")
         return [[lost for _ in unit] for unit in units]
 
     def _attempt(self, units: Sequence[Unit], *, locked: bool) -> list[list[Result]] | None:
+        began = time.perf_counter()
         with store.available():
             if locked:
                 with store.log_lock():
@@ -144,10 +153,27 @@ class CommandBus:
                 plan, done = _decide_and_append(units)
             if done.status != "appended":
                 return None
+            metrics.APPEND.observe(time.perf_counter() - began)
             results = [[_result_of(plan, item, done) for item in unit] for unit in units]
+        if plan.events and settings.LEDGER_TRACE:
+            trace("committed", store.read_range(done.base + 1, done.base + len(plan.events)))
         if plan.events and self.on_append is not None:
             self.on_append(done.base + len(plan.events))
         return results
+
+
+def _count(taken: Sequence[_Waiting], results: Sequence[Sequence[Result]]) -> None:
+    for item, found in zip(taken, results, strict=True):
+        for sent, result in zip(item.unit, found, strict=True):
+            metrics.COMMANDS.labels(type(sent.command).__name__, _came_to(result)).inc()
+
+
+def _came_to(result: Result) -> str:
+    if not isinstance(result, Outcome):
+        return "failed"
+    if result.replayed:
+        return "replayed"
+    return "accepted" if result.error is None else "rejected"
 
 
 def _decide_and_append(units: Sequence[Unit]) -> tuple[Plan, store.Appended]:

@@ -53,7 +53,12 @@ def _apply_once(
         try:
             change = _change(account, _unbroken(events))
         except StateIncompleteError as error:
-            log.error("account %s is parked: %s", account_id, error)  # noqa: TRY400  (no bug)
+            log.error(  # noqa: TRY400  (no bug)
+                "account %s is parked: %s",
+                account_id,
+                error,
+                extra={"correlation_id": events[-1].metadata.correlation_id},
+            )
             redis_store.park(generation, account_id, error.detail)
             parked.add(account_id)
             continue

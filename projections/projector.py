@@ -12,6 +12,7 @@ import time
 from django.db import Error as DatabaseError
 from django.db import connection
 
+from ledger.trace import trace
 from projections import feeds, rebuild, redis_store
 from projections.apply import apply_events, retry_parked
 from projections.kafka import BrokerUnavailableError
@@ -78,6 +79,7 @@ class Projector:
         self.pending = batch
         for generation in targets:
             apply_events(generation, batch.events)
+        trace("projected", batch.events)
         if batch.progress or batch.offsets:
             redis_store.save_progress(
                 batch.progress, batch.offsets, batch.events[-1] if batch.events else None

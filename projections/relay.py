@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from ledger import store
 from ledger.codec import RecordedEvent
+from ledger.trace import trace
 from projections import kafka, redis_store, wire
 from projections.kafka import BrokerUnavailableError, Publisher, Topic
 from projections.models import Parked, Relay
@@ -103,7 +104,9 @@ class _Copy:
             return 0
         events = [event for event in page if not self._is_there(event)]
         self._park_what_would_be_refused(events)
-        self.publisher.publish([event for event in events if event.account_id not in self.parked])
+        sendable = [event for event in events if event.account_id not in self.parked]
+        self.publisher.publish(sendable)
+        trace("relayed", sendable)
         self.position = page[-1].position
         self.note()
         return len(page)
@@ -119,7 +122,12 @@ class _Copy:
                 continue
             first.setdefault(event.account_id, event)
             if problem := self.publisher.problem_with(event):
-                log.error("account %s is parked: %s", event.account_id, problem)
+                log.error(
+                    "account %s is parked: %s",
+                    event.account_id,
+                    problem,
+                    extra={"correlation_id": event.metadata.correlation_id},
+                )
                 Parked.objects.create(
                     topic=self.topic.name,
                     account_id=event.account_id,
