@@ -1,0 +1,166 @@
+"""What is done to the ledger while it is under load, by name."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+
+from tests.chaos.world import World
+
+STEPS: dict[str, tuple[str, str, str]] = {
+    "killed before a commit": ("ledger.store", "append", "before"),
+    "killed after a commit, before the answer": ("ledger.store", "append", "after"),
+    "killed before producing": ("projections.kafka", "Publisher.publish", "before"),
+    "killed after producing, before it is noted": (
+        "projections.kafka",
+        "Publisher.publish",
+        "after",
+    ),
+    "killed after noting what was produced": ("projections.relay", "_Copy.note", "after"),
+    "killed before a projection write": ("projections.redis_store", "apply", "before"),
+    "killed after a projection write": ("projections.redis_store", "apply", "after"),
+    "killed after noting progress": ("projections.redis_store", "save_progress", "after"),
+    "killed before a seal": ("audit.seals", "seal", "before"),
+    "killed after a seal": ("audit.seals", "seal", "after"),
+    "killed in the middle of a rebuild": ("projections.rebuild", "build_shard", "after"),
+    "killed before the swap": ("projections.redis_store", "go_live", "before"),
+    "killed after the swap": ("projections.redis_store", "go_live", "after"),
+}
+"""Name to module, function and side of it."""
+REBUILDS = ("killed in the middle of a rebuild", "killed before the swap", "killed after the swap")
+
+Fault = Callable[[World, random.Random], None]
+
+
+def _kill(name: str) -> Fault:
+    def fault(world: World, dice: random.Random) -> None:
+        world.system.kill(name)
+        time.sleep(dice.uniform(0, 1.5))
+        world.system.start(name)
+
+    return fault
+
+
+def _freeze(name: str) -> Fault:
+    """A process that stands still, and wakes believing that nothing happened."""
+
+    def fault(world: World, dice: random.Random) -> None:
+        world.stopped.add(name)
+        group = world.system.children[name].process.pid
+        os.killpg(group, signal.SIGSTOP)
+        world.second(name)
+        time.sleep(dice.uniform(2, 5))
+        os.killpg(group, signal.SIGCONT)
+        time.sleep(1)
+        world.end_second()
+        world.stopped.discard(name)
+
+    return fault
+
+
+def _second(name: str) -> Fault:
+    def fault(world: World, dice: random.Random) -> None:
+        world.second(name)
+        time.sleep(dice.uniform(3, 6))
+        world.end_second()
+
+    return fault
+
+
+def _kill_server(name: str) -> Fault:
+    def fault(world: World, dice: random.Random) -> None:
+        world.kill_server(name)
+        time.sleep(dice.uniform(0.2, 2))
+        world.start_server(name)
+
+    return fault
+
+
+def _at(step: str) -> Fault:
+    def fault(world: World, dice: random.Random) -> None:
+        armed = world.folder / "armed"
+        calls = 1 if step in REBUILDS or "seal" in step else dice.randint(1, 10)
+        text = "|".join((*STEPS[step], str(calls)))
+        armed.with_suffix(".new").write_text(text)
+        armed.with_suffix(".new").rename(armed)
+        if step in REBUILDS:
+            world.redis().flushall()
+        world.wait(lambda: not armed.exists(), f"a process to come to: {step}", 60)
+
+    return fault
+
+
+def pause_kafka(world: World, dice: random.Random) -> None:
+    """The broker hangs, with connections open, and goes on."""
+    group = world.server("kafka").process.pid
+    os.killpg(group, signal.SIGSTOP)
+    time.sleep(dice.uniform(3, 8))
+    os.killpg(group, signal.SIGCONT)
+
+
+def delete_topic(world: World, _: random.Random) -> None:
+    for future in world.admin().delete_topics([world.system.env["LEDGER_TOPIC"]]).values():
+        future.result(20)
+
+
+def lose_disk(world: World, _: random.Random) -> None:
+    world.lose_kafkas_disk()
+
+
+def flush_redis(world: World, _: random.Random) -> None:
+    world.redis().flushall()
+
+
+def evict(world: World, dice: random.Random) -> None:
+    """Redis runs out of memory and throws away whatever it likes, work queue included."""
+    redis = world.redis()
+    used = int(redis.info("memory")["used_memory"])
+    redis.config_set("maxmemory-policy", "allkeys-random")
+    redis.config_set("maxmemory", used - dice.randint(20_000, 200_000))
+    time.sleep(2)
+    redis.config_set("maxmemory", 0)
+    redis.config_set("maxmemory-policy", "noeviction")
+
+
+def deliver_again(world: World, dice: random.Random) -> None:
+    world.delivered_again += world.deliver_again(300, dice)
+
+
+def rubbish(world: World, dice: random.Random) -> None:
+    """Records that nobody here wrote."""
+    from confluent_kafka import Producer
+
+    producer = Producer(world.kafka)
+    for _ in range(5):
+        key = dice.choice([*world.load.accounts, "?", None])
+        value = dice.choice([b"", b"rubbish", b"\xff\x00", b"[]"])
+        partition = dice.randrange(12)
+        producer.produce(
+            world.system.env["LEDGER_TOPIC"], key=key, value=value, partition=partition
+        )
+    producer.flush(20)
+
+
+FAULTS: dict[str, Fault] = {
+    "kill -9 of the web server": _kill("web"),
+    "kill -9 of the worker": _kill("worker"),
+    "kill -9 of beat": _kill("beat"),
+    "kill -9 of the projector": _kill("projector"),
+    "worker frozen while another takes over": _freeze("worker"),
+    "projector frozen while another takes over": _freeze("projector"),
+    "two workers, so two relays": _second("worker"),
+    "two beats": _second("beat"),
+    "two projectors": _second("projector"),
+    "kill -9 of PostgreSQL": _kill_server("postgres"),
+    "kill -9 of Redis": _kill_server("valkey"),
+    "kill -9 of Kafka": _kill_server("kafka"),
+    "Kafka hangs and goes on": pause_kafka,
+    "topic deleted": delete_topic,
+    "Kafka's disk lost": lose_disk,
+    "FLUSHALL": flush_redis,
+    "Redis evicts at random": evict,
+    "records delivered again, in another order": deliver_again,
+    "strange records on the topic": rubbish,
+    **{step: _at(step) for step in STEPS},
+}
