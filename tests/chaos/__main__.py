@@ -123,7 +123,11 @@ def check(world: World) -> dict[str, int]:
             "SELECT position, account_id::text, version FROM ledger_event ORDER BY position"
         ).fetchall()
     kept = {key: (command_id, outcome) for key, command_id, outcome in commands}
-    lost = [key for key, told in world.load.acknowledged.items() if kept.get(key) != told]
+    lost = [
+        key
+        for key, (command_id, outcome) in world.load.acknowledged.items()
+        if key not in kept or kept[key] != (command_id or kept[key][0], outcome)
+    ]
     assert lost == [], f"acknowledged, but not as recorded: {lost[:5]}"
     assert len(commands) == len(kept)
     assert [position for position, _, _ in events] == list(range(1, len(events) + 1))

@@ -233,9 +233,9 @@ class Load:
                 with self._lock:
                     self.acknowledged[key] = (told["command_id"], "accepted")
                 return told
-            if answer.status_code == 422 and "command_id" in told:
+            if answer.status_code == 422:  # a refusal is recorded, and stands
                 with self._lock:
-                    self.acknowledged[key] = (told["command_id"], "rejected")
+                    self.acknowledged[key] = ("", "rejected")
                 return told
             if answer.status_code not in (409, 502, 503):
                 self.surprises.append(f"{answer.status_code} {answer.text[:300]}")
@@ -261,7 +261,7 @@ class Load:
                     self._send(f"accounts/{payer}/withdrawals", money, key)
                 case 2:
                     held = self._send(f"accounts/{payer}/holds", money, key)
-                    if held.get("status") == "accepted" or "events" in held:
+                    if "command_id" in held:
                         path = f"accounts/{payer}/holds/{held['command_id']}/capture"
                         self._send(path, {}, f"{key}-capture")
                 case _:
