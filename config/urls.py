@@ -3,7 +3,6 @@
 from csp.decorators import csp_update
 from django.contrib import admin
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
@@ -34,11 +33,10 @@ urlpatterns = [
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/docs/", api_docs, name="api-docs"),
     path("admin/", admin.site.urls),
-    path("login", LoginView.as_view(), name="login"),
     # Pages that are one file of their own, such as statements, name no icon: browsers ask here.
     path("favicon.ico", lambda _: redirect(static("ledger/icon.svg"))),
     path("reason", reason, name="reason"),
-    path("logout", LogoutView.as_view(), name="logout"),
+    path("", include("config.accounts")),
     path("", include("config.metrics")),
     path("", include("audit.pages")),
     path("", include("projections.pages.accounts")),

@@ -9,7 +9,12 @@ from django.db.models.signals import post_migrate
 
 LEDGER_TABLES = frozenset({"ledger_event", "ledger_command", "ledger_account", "ledger_snapshot"})
 READ_ONLY_TABLES = LEDGER_TABLES | {"ledger_access", "django_migrations"}
-APPEND_ONLY_TABLES = frozenset({"audit_node", "audit_seal"})
+APPEND_ONLY_TABLES = frozenset(
+    {
+        "audit_node", "audit_seal", "ledger_proposal", "ledger_decision", "ledger_period",
+        "ledger_sum", "ledger_reconciliation",
+    }
+)  # fmt: skip
 
 
 class LedgerConfig(AppConfig):

@@ -6,7 +6,7 @@ import time
 
 from celery import current_app
 from django.conf import settings
-from django.core.cache import cache
+from django.core.cache import caches
 
 from ledger.bus import CommandBus
 
@@ -46,7 +46,7 @@ class _Waker:
             self._wanted.wait()
             self._wanted.clear()
             try:
-                if cache.get(relay_awake_key()) is None:
+                if caches["redis"].get(relay_awake_key()) is None:
                     current_app.send_task("projections.relay", expires=5)
             except Exception as error:  # noqa: BLE001  (the broker is away: beat is the net)
                 log.warning("the relay could not be woken: %s", error)

@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.core.cache import cache as django_cache
+from django.core.cache import caches
 from django_redis import get_redis_connection
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
@@ -84,7 +84,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 def client() -> Any:
     """The Redis connection pool of this process."""
-    return get_redis_connection("default")
+    return get_redis_connection("redis")
 
 
 @cache
@@ -220,7 +220,7 @@ def watermark(generation: str, partitions: Sequence[str]) -> int:
 def say_relay_awake(seconds: int) -> None:
     """Tell appenders for so long that a relay is at work; 0 ends it. Without Redis they wake it."""
     try:
-        django_cache.set(relay_awake_key(), 1, timeout=seconds)  # a timeout of 0 deletes
+        caches["redis"].set(relay_awake_key(), 1, timeout=seconds)  # a timeout of 0 deletes
     except ConnectionInterrupted as error:
         log.debug("Redis is away: %s", error)
 

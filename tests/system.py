@@ -53,6 +53,7 @@ class System:
             "LEDGER_SEAL_KEYS": str(folder / "seal.key"),
             "LEDGER_WITNESS": str(folder / "witness"),
             "LEDGER_PIN_WORKERS": "1",
+            "LEDGER_LOGIN_RATE": "1000/m/ip",
             "CELERY_QUEUE": f"q{name}",
         }
         self.commands = local.processes(self.port, sys.executable)

@@ -82,7 +82,7 @@ class TestSignIn:
         asked = client.get(wanted, follow=True)
         form, status = asked.redirect_chain[-1]
         assert status == 302
-        given = {"username": user.username, "password": "correct horse", "next": wanted}
+        given = {"login": user.username, "password": "correct horse", "next": wanted}
         done = client.post(form, given, follow=True)
         assert done.redirect_chain == [(wanted, 302)]
         assert done.status_code == 200
@@ -154,7 +154,7 @@ class TestCrawl:
         )
         values = {
             "account_id": account, "command_id": str(command.pk), "proposal_id": str(waiting.pk), "reconciliation_id": str(kept.pk),
-            "hold_id": str(uuid4()), "number": "1",
+            "hold_id": str(uuid4()), "number": "1", "pk": "1",
             "job_id": str(uuid4()), "action": "deposit", "code": "not_found", "app_label": "ledger",
             "url": "no/such/page",
         }  # fmt: skip
@@ -181,7 +181,7 @@ class TestCrawl:
             count += 1
             answer = client.get(url, headers={"Read-Reason": "case 17"})
             assert answer.status_code in (200, 302, 301, 400, 403, 404, 405, 503), (name, url)
-            if name in self.WRITES_OWN_THINGS:
+            if name in self.WRITES_OWN_THINGS or name.startswith(("account_", "mfa_")):
                 continue
             for method in ("post", "put", "patch", "delete"):
                 answer = getattr(client, method)(

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import requests
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from redis import Redis
 
@@ -73,7 +73,9 @@ class World:
             self.revive()
             try:
                 last = check()
-            except (requests.RequestException, AssertionError, psycopg.Error, KeyError) as error:
+            except (
+                requests.RequestException, AssertionError, psycopg.Error, KeyError, KafkaException,
+            ) as error:  # fmt: skip
                 last = error
             else:
                 if last:
@@ -138,7 +140,10 @@ class World:
         consumer = Consumer({**self.kafka, "group.id": uuid4().hex, "enable.auto.commit": False})
         name = self.system.env["LEDGER_TOPIC"]
         places = [TopicPartition(name, number, 0) for number in range(PARTITIONS)]
-        ends = sum(consumer.get_watermark_offsets(place, timeout=20)[1] for place in places)
+        ends = sum(
+            high - low
+            for low, high in (consumer.get_watermark_offsets(item, timeout=20) for item in places)
+        )
         consumer.assign(places)
         found, seen = [], 0
         while seen < ends:

@@ -55,7 +55,7 @@ def sign_in(browser: Browser, system: System, user: str, **options: Any) -> Page
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.problems = problems  # type: ignore[attr-defined]  # read by assert_clean
     page.goto(f"{system.url}/login")
-    page.fill("#id_username", user)
+    page.fill("#id_login", user)
     page.fill("#id_password", PASSWORD)
     page.click("main button[type=submit]")
     page.wait_for_url(f"{system.url}/")
@@ -484,6 +484,50 @@ def _topic_positions(system: System) -> list[int]:
             positions.append(json.loads(message.value() or b"")["position"])
     consumer.close()
     return sorted(positions)
+
+
+def test_a_passkey_is_added_and_opens_the_door(system: System, browser: Browser) -> None:
+    """With a virtual authenticator, as a browser's own tests do it; and each page of the account."""
+    page = sign_in(browser, system, "teller")
+    tools = page.context.new_cdp_session(page)
+    tools.send("WebAuthn.enable")
+    key = {
+        "protocol": "ctap2", "transport": "internal", "hasResidentKey": True,
+        "hasUserVerification": True, "isUserVerified": True, "automaticPresenceSimulation": True,
+    }  # fmt: skip
+    tools.send("WebAuthn.addVirtualAuthenticator", {"options": key})
+    local_url = system.url.replace("127.0.0.1", "localhost")  # a passkey needs a name
+    page.goto(f"{local_url}/login")
+    page.fill("#id_login", "teller")
+    page.fill("#id_password", PASSWORD)
+    page.click("main button[type=submit]:has-text('Sign in') >> nth=0")
+    page.wait_for_url(f"{local_url}/")
+    page.click("text=Account >> nth=-1")
+    assert_clean(page)
+    for path in ("totp/activate/", "../account/password"):
+        page.goto(f"{local_url}/account/{path}")
+        assert_clean(page)
+    page.goto(f"{local_url}/account/webauthn/add/")
+    assert_clean(page)
+    page.fill("[name=name]", "key")
+    page.check("[name=passwordless]")
+    page.click("#mfa_webauthn_add")
+    page.wait_for_url("**/account/**recovery-codes/**")
+    assert_clean(page)
+    page.goto(f"{local_url}/account/webauthn/")
+    assert_clean(page)
+    page.click("text=Sign out")
+    page.wait_for_url("**/login")
+    assert_clean(page)
+    page.click("#passkey_login")
+    page.wait_for_url(f"{local_url}/")
+    assert "Sign out teller" in page.inner_text("header")
+    page.goto(f"{local_url}/account/webauthn/")
+    page.click("text=Remove")
+    page.wait_for_load_state()
+    if "reauthenticate" in page.url:
+        page.click("text=Use a security key")
+    page.click("main button[type=submit]")
 
 
 def test_seals_follow_the_log_and_lie_outside(
