@@ -205,7 +205,15 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 
+# Requests a second of the API, per sender and web process; 0 for as many as they like.
+LEDGER_RATES = {"anonymous": 20, "customer": 20, "staff": 50, "service": 0} | {
+    name: int(rate)
+    for name, _, rate in (
+        item.strip().partition("=") for item in env.list("LEDGER_RATES", default=[])
+    )
+}
 REST_FRAMEWORK = {
+    "DEFAULT_THROTTLE_CLASSES": ["ledger.api.limits.RateLimit"],
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "ledger.api.authentication.LedgerTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",

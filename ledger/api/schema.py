@@ -166,6 +166,7 @@ READ_PROBLEMS: dict[Any, Any] = {
     (401, "application/problem+json"): _problem("Not signed in."),
     (403, "application/problem+json"): _problem("The role does not allow it."),
     (404, "application/problem+json"): _problem("It does not exist, or is not yours."),
+    (429, "application/problem+json"): _problem("Too many requests; RateLimit says how many."),
     (503, "application/problem+json"): _problem("Try again after Retry-After."),
 }
 COMMAND_RESPONSES: dict[Any, Any] = {

@@ -140,6 +140,8 @@ class LedgerView(APIView):
     ) -> Response:
         """Data, never a page: nothing in it may be run or framed."""
         response["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        for name, text in getattr(request._request, "rate_limit_fields", {}).items():  # noqa: SLF001
+            response[name] = text
         return super().finalize_response(request, response, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:

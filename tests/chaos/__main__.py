@@ -85,7 +85,7 @@ def run(world: World, dice: random.Random, asked: argparse.Namespace) -> list[di
             "lasted": round(struck - began, 1),
             "healed": round(healed, 1),
             "commands": len(world.load.acknowledged) - before,
-            "new_doubled": found["doubled"] - doubled,
+            "new_doubled": max(0, found["doubled"] - doubled),
             **found,
         }
         doubled = found["doubled"]

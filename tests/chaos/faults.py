@@ -100,11 +100,13 @@ def pause_kafka(world: World, dice: random.Random) -> None:
 
 
 def delete_topic(world: World, _: random.Random) -> None:
+    world.delivered_again = 0
     for future in world.admin().delete_topics([world.system.env["LEDGER_TOPIC"]]).values():
         future.result(20)
 
 
 def lose_disk(world: World, _: random.Random) -> None:
+    world.delivered_again = 0
     world.lose_kafkas_disk()
 
 
