@@ -221,7 +221,10 @@ class LooksView(LedgerView):
 class VerifierView(LedgerView):
     """The offline verifier, one file."""
 
-    @extend_schema(operation_id="verifier", responses={200: OpenApiTypes.STR, **READ_PROBLEMS})
+    @extend_schema(
+        operation_id="verifier",
+        responses={(200, "text/x-python"): OpenApiTypes.STR, **READ_PROBLEMS},
+    )
     def get(self, request: Request) -> HttpResponseBase:
         """``verify.py`` as it lies in the project."""
         query(request, [])
