@@ -157,6 +157,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "projections.relay", "schedule": 2.0, "options": {"expires": 2.0}},
     "watch": {"task": "projections.watch", "schedule": 5.0, "options": {"expires": 5.0}},
+    "webhooks": {"task": "projections.webhooks", "schedule": 2.0, "options": {"expires": 2.0}},
     "holds": {"task": "ledger.expire_holds", "schedule": 5.0, "options": {"expires": 5.0}},
     "seal": {"task": "audit.seal", "schedule": 2.0, "options": {"expires": 2.0}},
     "check": {"task": "audit.check", "schedule": 5.0, "options": {"expires": 5.0}},
@@ -289,6 +290,8 @@ if env.bool("LEDGER_HTTPS", default=False):
 
 # Names the way of every event in the logs: committed, relayed, projected.
 LEDGER_TRACE = env.bool("LEDGER_TRACE", default=False)
+# Webhooks may use http and private addresses: for a network of one's own.
+LEDGER_WEBHOOKS_PRIVATE = env.bool("LEDGER_WEBHOOKS_PRIVATE", default=False)
 LEDGER_METRICS_TOKEN = env.str("LEDGER_METRICS_TOKEN", default="")
 
 _LOG_FIELDS = [

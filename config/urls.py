@@ -45,6 +45,7 @@ urlpatterns = [
     path("", include("projections.pages.operations")),
     path("", include("projections.pages.periods")),
     path("", include("projections.pages.reconciliations")),
+    path("", include("projections.pages.webhooks")),
     path("", include("projections.pages.urls")),
 ]
 

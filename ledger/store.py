@@ -33,6 +33,7 @@ class Lock(IntEnum):
     REBUILD = 7021996118255
     SEALS = 7021996118260
     CHECKER = 7021996118261
+    WEBHOOKS = 7021996118262
     LOOKS = 7021996118263
     """``ledger_lock() + 10``, in ``ledger_record_access``."""
 

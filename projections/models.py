@@ -94,3 +94,35 @@ class Generation(models.Model):
 
     def __str__(self) -> str:
         return f"generation {self.pk} ({self.status})"
+
+
+class Webhook(models.Model):
+    """Where events are posted to. `position` is that of the last event that was taken."""
+
+    url = models.TextField()
+    types = models.JSONField(default=list)
+    secret = models.TextField()
+    is_on = models.BooleanField(default=True)
+    position = models.BigIntegerField()
+    failures = models.IntegerField(default=0)
+    failing_since = models.DateTimeField(null=True)
+    problem = models.TextField(default="")
+    due_at = models.DateTimeField(db_default=Now())
+    made_by = models.TextField()
+    made_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class Delivery(models.Model):
+    """One try to deliver an event; the latest are kept."""
+
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE)
+    position = models.BigIntegerField()
+    status = models.IntegerField(null=True)
+    problem = models.TextField()
+    at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"event {self.position} to {self.webhook_id}"

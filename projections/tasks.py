@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import shared_task
 
-from projections import rebuild, redis_store, relay
+from projections import rebuild, redis_store, relay, webhooks
 
 log = logging.getLogger(__name__)
 
@@ -38,3 +38,9 @@ def watch(**_: Any) -> None:
 def build_shard(*, generation_id: int, shard: int, **_: Any) -> None:
     """Build one shard of a generation."""
     rebuild.build_shard(generation_id, shard)
+
+
+@shared_task(name="projections.webhooks")
+def deliver_webhooks(**_: Any) -> int:
+    """Post new events to whoever wants them."""
+    return webhooks.run()
