@@ -15,8 +15,8 @@ from django.conf import settings
 from ledger import store
 from ledger.api.serializers import is_uuid
 from ledger.codec import RecordedEvent
-from projections import wire
-from projections.kafka import Reader, ensure_topic
+from projections import redis_store, wire
+from projections.kafka import BrokerUnavailableError, Reader, find_topic
 from projections.models import Parked, Relay
 from projections.relay import topic_from_settings
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 BATCH_MAX = 5000
 WAIT_SECONDS = 0.01
 """How long a feed gathers events: half of it is lag, and what comes in a batch shares its cost."""
+IDENTITY_SECONDS = 2.0
+"""Time between two looks whether the topic is still the same one."""
 BARRIER_SECONDS = 0.05
 """Time between two barriers (`KafkaFeed`)."""
 
@@ -83,13 +85,20 @@ class KafkaFeed:
 
     def __init__(self, progress: Mapping[str, int], offsets: Mapping[str, int]) -> None:
         self.topic = topic_from_settings()
-        ensure_topic(self.topic)
+        self.identity = find_topic(self.topic).identity
+        if redis_store.topic_of_offsets() != self.identity:
+            log.info(
+                "topic %s is another one than before: reading it from its start", self.topic.name
+            )
+            offsets = {}
+            redis_store.keep_topic_of_offsets(self.identity)
         self.done = dict(progress)
         self.next = {number: offsets.get(str(number), 0) for number in range(self.topic.partitions)}
         self.reader = Reader(self.topic, self.next)
         self.complete = 0
         self.barrier: tuple[int, dict[int, int], list[str]] | None = None
         self.barrier_due = time.monotonic()
+        self.identity_due = time.monotonic() + IDENTITY_SECONDS
 
     def poll(self) -> Batch:
         """The next records of all partitions."""
@@ -121,15 +130,24 @@ class KafkaFeed:
         return Batch(events=events, progress=progress, offsets=offsets)
 
     def _take_barrier(self) -> None:
-        if self.barrier is not None or time.monotonic() < self.barrier_due:
+        now = time.monotonic()
+        if self.barrier is not None or now < self.barrier_due:
             return
-        self.barrier_due = time.monotonic() + BARRIER_SECONDS
+        self.barrier_due = now + BARRIER_SECONDS
+        if now >= self.identity_due:
+            self.identity_due = now + IDENTITY_SECONDS
+            if find_topic(self.topic).identity != self.identity:
+                raise BrokerUnavailableError(f"topic {self.topic.name} was made anew")
         row = Relay.objects.filter(topic=self.topic.name).first()
         if row is not None and row.position > self.complete:
             parked = Parked.objects.filter(topic=self.topic.name).values_list(
                 "account_id", flat=True
             )
-            self.barrier = (row.position, self.reader.ends(), list(map(str, parked)))
+            ends = self.reader.ends()
+            if any(ends[number] < offset for number, offset in self.next.items()):
+                redis_store.keep_topic_of_offsets("")  # to be read from its start
+                raise BrokerUnavailableError(f"topic {self.topic.name} is shorter than it was")
+            self.barrier = (row.position, ends, list(map(str, parked)))
 
     def _barrier_passed(self) -> bool:
         return self.barrier is not None and all(

@@ -15,6 +15,7 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not re-exported in its stubs
@@ -58,18 +59,33 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     replication: int = 1
 
 
-def ensure_topic(topic: Topic) -> int:
-    """Create the topic if it is missing; refuse one that would lose or reorder events.
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic as it is: which one of that name, and the largest batch of records that it takes."""
 
-    Returns the largest batch of records that it takes, in bytes.
+    identity: str
+    batch_max: int
+
+
+def ensure_topic(topic: Topic) -> Found:
+    """Create the topic if it is missing; otherwise as `find_topic`.
+
+    For those who fill it from its beginning: what another creates, they would take for theirs.
+    """
+    return find_topic(topic, create=True)
+
+
+def find_topic(topic: Topic, *, create: bool = False) -> Found:
+    """The topic, unless it is one that would lose or reorder events.
 
     Raises:
         TopicMismatchError: it is compacted, or has another number of partitions.
-        BrokerUnavailableError: no answer.
+        BrokerUnavailableError: no answer, or it is not there.
     """
     admin = AdminClient({"bootstrap.servers": topic.servers, **_QUIET})
     try:
         known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics.get(topic.name)
+        if known is None and not create:
+            raise BrokerUnavailableError(f"topic {topic.name} is not there yet")
         if known is None:
             new = NewTopic(
                 topic.name,
@@ -95,9 +111,43 @@ def ensure_topic(topic: Topic) -> int:
             raise TopicMismatchError(
                 f"topic {topic.name} is compacted and would lose history: set cleanup.policy=delete"
             )
-        return int(config["max.message.bytes"].value)
+        described = admin.describe_topics(TopicCollection([topic.name]))
+        return Found(
+            identity=str(described[topic.name].result(TIMEOUT_SECONDS).topic_id),
+            batch_max=int(config["max.message.bytes"].value),
+        )
     except KafkaException as error:
         raise BrokerUnavailableError(str(error.args[0])) from error
+
+
+def count_records(topic: Topic) -> int:
+    """How many records the topic holds.
+
+    Raises:
+        BrokerUnavailableError: no answer.
+    """
+    admin = AdminClient({"bootstrap.servers": topic.servers, **_QUIET})
+    first = _offsets(topic, admin, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # untyped there
+    return sum(end_offsets(topic, admin).values()) - sum(first.values())
+
+
+def recreate_topic(topic: Topic) -> Found:
+    """Delete the topic with all that is in it, and create it again.
+
+    Raises:
+        BrokerUnavailableError: no answer.
+    """
+    admin = AdminClient({"bootstrap.servers": topic.servers, **_QUIET})
+    try:
+        admin.delete_topics([topic.name])[topic.name].result(TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise BrokerUnavailableError(str(error.args[0])) from error
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while topic.name in admin.list_topics(timeout=TIMEOUT_SECONDS).topics:
+        if time.monotonic() > deadline:
+            raise BrokerUnavailableError(f"topic {topic.name} is still being deleted")
+        time.sleep(0.05)
+    return ensure_topic(topic)
 
 
 def end_offsets(topic: Topic, admin: AdminClient) -> dict[int, int]:
@@ -106,10 +156,11 @@ def end_offsets(topic: Topic, admin: AdminClient) -> dict[int, int]:
     Raises:
         BrokerUnavailableError: no answer.
     """
-    asked = {
-        TopicPartition(topic.name, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped there
-        for number in range(topic.partitions)
-    }
+    return _offsets(topic, admin, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # untyped there
+
+
+def _offsets(topic: Topic, admin: AdminClient, spec: OffsetSpec) -> dict[int, int]:
+    asked = {TopicPartition(topic.name, number): spec for number in range(topic.partitions)}
     try:
         return {
             partition.partition: future.result(TIMEOUT_SECONDS).offset

@@ -11,6 +11,8 @@ class Relay(models.Model):
     """How far the log has been copied to Kafka. A note only: the topic is its own checkpoint."""
 
     topic = models.TextField(primary_key=True)
+    # Kafka's own id of the topic: one that was deleted and made again has another.
+    topic_id = models.TextField(default="")
     position = models.BigIntegerField(default=0)
     error = models.TextField(default="")
     updated_at = models.DateTimeField(auto_now=True)

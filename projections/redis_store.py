@@ -9,6 +9,7 @@ the stored version is the one it was computed from: redelivery, zombies and race
     {prefix}:from              hash: generation -> log position that its build covers
     {prefix}:progress          hash: partition -> log position projected without a gap
     {prefix}:offsets           hash: partition -> next offset of the feed
+    {prefix}:topic             Kafka's id of the topic that these offsets are of
     {prefix}:tip               position and leaf hash of an event applied lately: whose log it is
     {prefix}:{gen}:parked      hash: account -> why it cannot be projected
     {prefix}:retry             set: parked accounts that somebody wants tried again
@@ -167,6 +168,19 @@ def progress() -> tuple[dict[str, int], dict[str, int]]:
         {_text(name): int(value) for name, value in done.items()},
         {_text(name): int(value) for name, value in offsets.items()},
     )
+
+
+def topic_of_offsets() -> str:
+    """Kafka's id of the topic that the offsets are of."""
+    return _text(client().get(_key("topic")))
+
+
+def keep_topic_of_offsets(identity: str) -> None:
+    """From now on offsets are of this topic; those of another one are forgotten."""
+    pipeline = client().pipeline(transaction=True)
+    pipeline.delete(_key("offsets"))
+    pipeline.set(_key("topic"), identity)
+    pipeline.execute()
 
 
 def save_progress(

@@ -63,7 +63,7 @@ def problem_with_topic() -> str:
         return ""
     topic = topic_from_settings()
     try:
-        kafka.ensure_topic(topic)
+        kafka.find_topic(topic)
         _check_same_log(topic, [found.event for found in kafka.last_events(topic).values()])
     except BrokerUnavailableError as error:
         log.warning("Kafka is away: %s", error)
@@ -76,17 +76,26 @@ class _Copy:
     """One relay's view of what the topic holds."""
 
     def __init__(self, topic: Topic) -> None:
-        batch_max = kafka.ensure_topic(topic)
+        found = kafka.ensure_topic(topic)
         self.topic = topic
+        row = Relay.objects.get_or_create(topic=topic.name)[0]
+        is_other = row.topic_id not in ("", found.identity)
+        if is_other and 0 < kafka.count_records(topic) < row.position:
+            # Somebody deleted it, or it was lost with a disk, and a relay that did not notice went
+            # on into its successor: that one lacks what came before.
+            log.error("topic %s was lost and made anew: filling it from the log", topic.name)
+            found = kafka.recreate_topic(topic)
+        if row.topic_id != found.identity:
+            Relay.objects.filter(topic=topic.name).update(topic_id=found.identity)
         last = kafka.last_events(topic)
-        _check_same_log(topic, [found.event for found in last.values()])
-        self.published = {partition: found.position for partition, found in last.items()}
-        self.position = Relay.objects.get_or_create(topic=topic.name)[0].position
+        _check_same_log(topic, [item.event for item in last.values()])
+        self.published = {partition: item.position for partition, item in last.items()}
+        self.position = row.position
         ahead = max(self.published.values(), default=0)
         if ahead < self.position:
             log.warning("the topic ends at %d, not %d: copying again", ahead, self.position)
             self.position = 0  # what is there is skipped, partition by partition
-        self.publisher = Publisher(topic, batch_max=batch_max)
+        self.publisher = Publisher(topic, batch_max=found.batch_max)
         self.parked = {str(row.account_id) for row in self._rows()}
         self.retry_due = 0.0
 

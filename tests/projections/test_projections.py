@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,10 +32,12 @@ from ledger.domain import commands as c
 from ledger.domain.state import Account, evolve
 from ledger.errors import StateIncompleteError
 from projections import apply, balances, feeds, kafka, queries, rebuild, redis_store, relay, wire
+from projections.kafka import BrokerUnavailableError
 from projections.models import Generation, Parked, Relay
 from projections.projector import OtherLogError, Projector
 from tests.conftest import Sender, in_threads, superuser
 from tests.ledger.test_bus import inject_event
+from tests.system import wait_for
 
 Projectors = Callable[[], Projector]
 
@@ -578,6 +581,70 @@ class TestParkingByTheRelay:
         assert_redis_equals_replay()
 
 
+@pytest.mark.parametrize("event_bus", ["kafka"], indirect=True)
+class TestLostTopic:
+    def delete(self) -> None:
+        admin = AdminClient({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
+        admin.delete_topics([django_settings.LEDGER_TOPIC])[django_settings.LEDGER_TOPIC].result(10)
+
+        def is_gone() -> bool:
+            return django_settings.LEDGER_TOPIC not in admin.list_topics(timeout=10).topics
+
+        wait_for(is_gone, "the topic to be gone")
+
+    def test_is_filled_again_and_projections_stay_right(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        accounts = traffic(world, 20)
+        projector = new_projector()
+        settle(projector)
+        self.delete()
+        world(c.Deposit(account_id=accounts[0], amount=1, currency="EUR"))
+        relay.run(budget_seconds=20, linger_seconds=0)
+        relay.run(budget_seconds=20, linger_seconds=0)
+        for account in accounts:
+            assert versions_on_topic(account) == list(range(1, store.head_version(account) + 1))
+        projector.close()
+        settle(new_projector())
+        assert_redis_equals_replay()
+
+    def test_a_successor_that_was_written_into_unnoticed_is_made_whole(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        """A running relay went on into a topic that somebody made again: it lacks the beginning."""
+        accounts = traffic(world, 20)
+        projector = new_projector()
+        settle(projector)
+        self.delete()
+        topic = relay.topic_from_settings()
+        kafka.ensure_topic(topic)
+        world(c.Deposit(account_id=accounts[0], amount=1, currency="EUR"))
+        last = store.read_log(after=store.last_position() - 1)
+        kafka.Publisher(topic).publish(last)
+        Relay.objects.filter(topic=topic.name).update(position=last[0].position)
+        assert len(topic_events()) == 1
+        relay.run(budget_seconds=20, linger_seconds=0)
+        assert sorted(event.position for event in topic_events()) == list(
+            range(1, store.last_position() + 1)
+        )
+        assert versions_on_topic(accounts[0]) == list(range(1, store.head_version(accounts[0]) + 1))
+        with suppress(BrokerUnavailableError):  # it reads another topic than it thinks
+            projector.feed.identity_due = 0.0  # type: ignore[union-attr]
+            projector.step()
+        projector.close()
+        settle(projector)
+        assert_redis_equals_replay()
+
+    def test_is_not_made_by_who_only_reads_it(
+        self, world: Sender, new_projector: Projectors
+    ) -> None:
+        with pytest.raises(BrokerUnavailableError, match="not there yet"):
+            new_projector().step()
+        assert relay.problem_with_topic() == ""
+        relay.run(budget_seconds=20, linger_seconds=0)
+        settle(new_projector())
+
+
 def versions_on_topic(account: str) -> list[int]:
     return [event.version for event in topic_events() if event.account_id == account]
 
@@ -818,6 +885,7 @@ class TestFeeds:
         self, world: Sender, event_bus: str
     ) -> None:
         """The watermark may only speak of events that this feed has given."""
+        relay.run(budget_seconds=30, linger_seconds=0)
         rebuilt = feeds.open_feed({}, {}, floor=0)
         given: set[int] = set()
         done: dict[str, int] = {}
