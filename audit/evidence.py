@@ -18,7 +18,7 @@ import msgspec
 from audit import merkle, seals
 from audit.models import Seal
 from audit.proofs import included, seal_of
-from ledger import codec, csvs, history, statements, store
+from ledger import codec, csvs, history, privacy, statements, store
 from ledger.codec import RecordedEvent
 from ledger.domain.money import format_amount
 from ledger.errors import BusyError, InvalidInputError, NotAvailableError, NotFoundError
@@ -144,7 +144,7 @@ def _log_files(scope: Scope) -> dict[str, bytes]:
     rows = (
         (
             account.account_id,
-            csvs.neutral(account.holder),
+            csvs.neutral(privacy.reveal(account.holder)),
             csvs.neutral(account.reference),
             account.status,
             account.currency,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from audit.timeline import Asked
-from ledger import history, store
+from ledger import history, privacy, store
 from ledger.activity import note_of, other_side
 from ledger.codec import RecordedEvent
 from ledger.domain import explain as x
@@ -108,7 +108,7 @@ def _entries(events: Sequence[RecordedEvent]) -> list[x.Entry]:
                 kind=event.kind,
                 delta=event.delta,
                 counterpart=other_side(told),
-                note=note_of(told),
+                note=privacy.reveal(note_of(told)),
                 transaction_id=told["transaction_id"],
                 recorded_at=recorded.recorded_at,
                 effective_at=recorded.effective_at,

@@ -8,6 +8,7 @@ process (PDEATHSIG), so a kill -9 leaves no server behind. `DATABASE_URL` (with
 `DATABASE_OWNER_URL`), `REDIS_URL` and `KAFKA_BOOTSTRAP_SERVERS` replace the local servers.
 """
 
+import base64
 import ctypes
 import fcntl
 import json
@@ -577,6 +578,7 @@ def up() -> int:
             "LEDGER_SEAL_KEYS": str(LOCAL / "seal.key"),
             "LEDGER_WITNESS": str(LOCAL / "witness"),
             "PROMETHEUS_MULTIPROC_DIR": str(_emptied(LOCAL / "metrics")),
+            "LEDGER_PRIVACY_KEYS": _privacy_key(LOCAL / "privacy.key"),
         }
         env = {**made, **os.environ, **servers.env}
         _write_env(made | servers.env)
@@ -610,6 +612,14 @@ def up() -> int:
     return 0
 
 
+def _privacy_key(path: Path) -> str:
+    """The key that wraps the keys of personal data, made once."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+    return path.read_text()
+
+
 def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -629,6 +639,7 @@ def _write_env(made: dict[str, str]) -> None:
         "SECRET_KEY",
         "LEDGER_SEAL_KEYS",
         "LEDGER_WITNESS",
+        "LEDGER_PRIVACY_KEYS",
     )
     known = {name: made.get(name) or os.environ.get(name) for name in names}
     path.write_text("".join(f"export {name}='{value}'\n" for name, value in known.items() if value))

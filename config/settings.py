@@ -158,6 +158,7 @@ CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "projections.relay", "schedule": 2.0, "options": {"expires": 2.0}},
     "watch": {"task": "projections.watch", "schedule": 5.0, "options": {"expires": 5.0}},
     "webhooks": {"task": "projections.webhooks", "schedule": 2.0, "options": {"expires": 2.0}},
+    "erasures": {"task": "ledger.finish_erasures", "schedule": 5.0, "options": {"expires": 5.0}},
     "holds": {"task": "ledger.expire_holds", "schedule": 5.0, "options": {"expires": 5.0}},
     "seal": {"task": "audit.seal", "schedule": 2.0, "options": {"expires": 2.0}},
     "check": {"task": "audit.check", "schedule": 5.0, "options": {"expires": 5.0}},
@@ -166,12 +167,17 @@ CELERY_BEAT_SCHEDULE = {
     "imports": {"task": "ledger.resume_imports", "schedule": 30.0, "options": {"expires": 30.0}},
 }
 
+# Wraps the keys that personal data is sealed under: base64 of 32 bytes each, the current one first.
+# Without one it is stored as it is.
+LEDGER_PRIVACY_KEYS = env.list("LEDGER_PRIVACY_KEYS", default=[])
+
+APPROVAL_DEFAULT = ["AdjustBalance=0", "ReverseTransaction=0", "EraseHolder=0"]
 # Commands of people that need a second person, above an amount in units of its currency.
 LEDGER_APPROVAL = {
     name: Decimal(above)
     for name, _, above in (
         item.strip().partition("=")
-        for item in env.list("LEDGER_APPROVAL", default=["AdjustBalance=0", "ReverseTransaction=0"])
+        for item in env.list("LEDGER_APPROVAL", default=APPROVAL_DEFAULT)
     )
 }
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.db.models import Q, QuerySet
 
+from ledger import privacy
 from ledger.domain import commands as c
 from ledger.domain.currencies import EXPONENTS
 from ledger.errors import (
@@ -109,6 +111,22 @@ def check_account(user: Any, account_id: str) -> None:
     ).exclude(owner="")
     if not owned or not owned.exists():
         raise NotFoundError(f"account {account_id} does not exist")
+
+
+def held_by(rows: QuerySet[Account], name: str) -> QuerySet[Account]:
+    """Those of `rows` whose holder is exactly `name`, whether it is sealed or not."""
+    sealed = privacy.named(name).values_list("id", "holder")
+    ids = [account_id for account_id, holder in sealed if privacy.reveal(holder) == name]
+    return rows.filter(Q(holder=name) | Q(pk__in=ids))
+
+
+def holder_begins(rows: QuerySet[Account], text: str) -> QuerySet[Account]:
+    """Those of `rows` whose holder begins with `text`, in any case, whether it is sealed or not."""
+    if not privacy.is_on():
+        return rows.extra(where=["lower(holder) LIKE %s"], params=[prefix_pattern(text)])
+    plain = Account.objects.extra(where=["lower(holder) LIKE %s"], params=[prefix_pattern(text)])
+    sealed = privacy.named(text)
+    return rows.filter(Q(pk__in=plain.values("pk")) | Q(pk__in=sealed.values("pk")))
 
 
 def prefix_pattern(text: str) -> str:

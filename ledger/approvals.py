@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 from django.db import IntegrityError, models, transaction
 from django.db.models.functions import Cast
 
-from ledger import access, history, store
+from ledger import access, history, privacy, store
 from ledger.api.serializers import command_of
 from ledger.domain import commands as c
 from ledger.errors import (
@@ -48,20 +48,28 @@ def propose(
     command, _ = command_of(name, dict(body), dict(ids))
     access.check_command(user, command, is_approved=True)
     accounts = _accounts(command)
+    subject = next(iter(accounts), "")
+
+    def sealed(text: str) -> str:
+        return privacy.seal(subject, text) if subject else text
+
     proposal = Proposal(
         id=uuid5(NAMESPACE, f"{user.pk}/{key}"),
         name=name,
-        body=dict(body),
+        body={
+            field: sealed(value) if field in privacy.PERSONAL else value
+            for field, value in body.items()
+        },
         ids=dict(ids),
         account_id=next(iter(accounts), None),
-        reason=reason[:REASON_MAX],
+        reason=sealed(reason[:REASON_MAX]),
         seen=_seen(accounts),
         made_by=user.get_username(),
     )
     with suppress(IntegrityError), transaction.atomic():  # sent twice: the first one stands
         proposal.save(force_insert=True)
     known = find(str(proposal.id))
-    if (known.name, known.body, known.ids) != (name, proposal.body, proposal.ids):
+    if (known.name, privacy.revealed(known.body), known.ids) != (name, dict(body), proposal.ids):
         raise IdempotencyKeyReusedError("this key was used for another proposal", field="key")
     return known
 
@@ -85,7 +93,7 @@ def decision_of(proposal: Proposal) -> Decision | None:
 
 def command_for(proposal: Proposal) -> c.Command:
     """The command that was proposed."""
-    command, _ = command_of(proposal.name, proposal.body, proposal.ids)
+    command, _ = command_of(proposal.name, privacy.revealed(proposal.body), proposal.ids)
     return command
 
 

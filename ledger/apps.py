@@ -28,6 +28,7 @@ class LedgerConfig(AppConfig):
         from ledger import checks as ledger_checks
 
         checks.register(ledger_checks.check_upcasters)
+        checks.register(ledger_checks.check_privacy_keys)
         checks.register(ledger_checks.check_guards, checks.Tags.database)
         post_migrate.connect(grant_application_role, sender=self)
 

@@ -192,7 +192,11 @@ def _decide_and_append(units: Sequence[Unit]) -> tuple[Plan, store.Appended]:
     plan = Plan(loaded)
     plan.run(units)
     batch = plan.batch()
-    return plan, store.append(batch) if batch else store.Appended(status="appended")
+    if not batch:
+        return plan, store.Appended(status="appended")
+    if not plan.sealer.save():  # another process made a key for the same account: use that one
+        return plan, store.Appended(status="conflict")
+    return plan, store.append(batch)
 
 
 def _result_of(plan: Plan, item: Envelope, done: store.Appended) -> Result:

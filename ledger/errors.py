@@ -89,6 +89,20 @@ class AccountClosed(Rejected):
     title = "The account is closed"
 
 
+class AccountNotClosed(Rejected):
+    """Personal data is erased of closed accounts alone."""
+
+    code = "account_not_closed"
+    title = "The account is not closed"
+
+
+class AlreadyErased(Rejected):
+    """The holder's personal data was erased before."""
+
+    code = "already_erased"
+    title = "Already erased"
+
+
 class AccountNotEmpty(Rejected):
     """An account closes at balance zero with no holds."""
 

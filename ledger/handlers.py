@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import uuid_utils.compat as uuid7
 
-from ledger import codec, history, store
+from ledger import codec, history, privacy, store
 from ledger.codec import STATE_SCHEMA, Metadata
 from ledger.domain import commands as c
 from ledger.domain.decide import Decided, Facts, Original, decide
@@ -123,6 +123,7 @@ class Plan:
 
     def __init__(self, loaded: store.Loaded) -> None:
         self.loaded = loaded
+        self.sealer = privacy.Sealer(loaded.heads)
         self.received_at = codec.format_time(loaded.now)
         self.accounts: dict[str, Account] = {}
         self.expected: dict[str, int] = {}
@@ -266,7 +267,10 @@ class Plan:
         decided = decide(command, facts)
         if isinstance(command, c.ReverseTransaction) and not item.dry_run:
             self.reversed[command.transaction_id] = item.command_id
-        return decided
+        return [
+            (account_id, event if item.dry_run else self.sealer.event(account_id, event), effective)
+            for account_id, event, effective in decided
+        ]
 
     def _account(self, account_id: str, accounts: Mapping[str, Account]) -> Account:
         if account_id in accounts:
@@ -321,7 +325,9 @@ class Plan:
         if not item.dry_run:
             self.accounts.update(after)
             self.commands.append(
-                self._command_row(item, outcome="accepted", first=first, last=len(self.events))
+                self._command_row(
+                    item, decided[0][0], outcome="accepted", first=first, last=len(self.events)
+                )
             )
         accounts = list(after.values())
 
@@ -391,8 +397,9 @@ class Plan:
             )
 
     def _command_row(
-        self, item: Envelope, *, outcome: str, error: Any = None, **positions: int
+        self, item: Envelope, subject: str, *, outcome: str, error: Any = None, **positions: int
     ) -> dict[str, Any]:
+        """`subject` is the account whose key seals the words; empty if there is none."""
         account_ids = item.command.account_ids
         record = {
             "id": item.command_id,
@@ -400,7 +407,7 @@ class Plan:
             "idempotency_key": item.key,
             "fingerprint": item.fingerprint.hex(),
             "name": type(item.command).__name__,
-            "body": c.body_of(item.command),
+            "body": self.sealer.body(subject, c.body_of(item.command)),
             "outcome": outcome,
             "error": error,
             "account_id": account_ids[0] if account_ids else None,
@@ -415,7 +422,9 @@ class Plan:
     def _refuse(self, item: Envelope, refusal: Rejected) -> None:
         if not item.dry_run:
             self.commands.append(
-                self._command_row(item, outcome="rejected", error=refusal.as_record())
+                self._command_row(
+                    item, self._subject(item), outcome="rejected", error=refusal.as_record()
+                )
             )
         outcome = Outcome(
             command_id=item.command_id,
@@ -425,6 +434,14 @@ class Plan:
             dry_run=item.dry_run,
         )
         self.results[item.command_id] = _always(outcome)
+
+    def _subject(self, item: Envelope) -> str:
+        """The first account of a refused command, if it is there."""
+        for account_id in item.command.account_ids[:1]:
+            state = self.accounts.get(account_id)
+            if state is not None and state.version:
+                return account_id
+        return ""
 
     def _fail(self, item: Envelope, error: Exception) -> None:
         """Answer with `error` and record nothing: the same key may be tried again."""

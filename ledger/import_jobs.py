@@ -77,6 +77,7 @@ def run(job_id: str) -> None:
     status = "done" if result.accepted or result.already_imported else "refused"
     rows.update(
         status=status,
+        content=b"",  # what it said is in the log now, where it can be erased
         rows_done=parsed.rows_total,
         result=imports.as_json(result) | {"verification": found},
     )

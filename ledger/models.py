@@ -149,6 +149,35 @@ class Account(models.Model):
         return str(self.id)
 
 
+class SubjectKey(models.Model):
+    """The key that an account's words are sealed under, wrapped. Destroying it erases them."""
+
+    account_id = models.UUIDField(primary_key=True)
+    wrapped = models.BinaryField()
+    made_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "ledger_subject_key"
+
+    def __str__(self) -> str:
+        return f"key of {self.account_id}"
+
+
+class NameToken(models.Model):
+    """A keyed digest of one beginning of a holder's name, to find it by."""
+
+    pk = models.CompositePrimaryKey("token", "account_id")
+    account_id = models.UUIDField()
+    token = models.BinaryField(max_length=16)
+
+    class Meta:
+        db_table = "ledger_name_token"
+        indexes: ClassVar = [models.Index(fields=["account_id"], name="ledger_name_token_account")]
+
+    def __str__(self) -> str:
+        return f"name of {self.account_id}"
+
+
 class Snapshot(models.Model):
     """An account's state at one version, derived and disposable."""
 

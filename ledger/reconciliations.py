@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msgspec
 
-from ledger import access, bank_files, history, store
+from ledger import access, bank_files, history, privacy, store
 from ledger.activity import note_of
 from ledger.api.serializers import command_of
 from ledger.bank_files import BankStatement, Entry
@@ -172,7 +172,7 @@ def start(user: Any, account_id: str, file_name: str, content: bytes) -> Reconci
         id=str(uuid4()),
         account_id=account_id,
         file_name=file_name[:200],
-        statement=msgspec.to_builtins(whole),
+        statement=_sealed(account_id, whole),
         made_by=user.get_username(),
     )
 
@@ -191,7 +191,21 @@ def find(reconciliation_id: str) -> Reconciliation:
 
 def statement_of(kept: Reconciliation) -> BankStatement:
     """The bank's statement."""
-    return msgspec.convert(kept.statement, BankStatement)
+    sealed = kept.statement.get("sealed")
+    if sealed is None:
+        return msgspec.convert(kept.statement, BankStatement)
+    text = privacy.reveal(sealed)
+    if text in (privacy.ERASED, privacy.UNREADABLE):
+        raise NotFoundError("what the statement said was erased with the holder's data")
+    return msgspec.json.decode(text, type=BankStatement)
+
+
+def _sealed(account_id: str, statement: BankStatement) -> dict[str, Any]:
+    """As it is stored: it is full of names."""
+    if not privacy.is_on():
+        kept: dict[str, Any] = msgspec.to_builtins(statement)
+        return kept
+    return {"sealed": privacy.seal(account_id, msgspec.json.encode(statement).decode())}
 
 
 def compare(kept: Reconciliation) -> Reconciled:
@@ -228,7 +242,7 @@ def _moves(account_id: str, statement: BankStatement) -> list[Move]:
                     amount=event.delta,
                     effective_at=item.effective_at,
                     kind=event.kind,
-                    note=note_of(told),
+                    note=privacy.reveal(note_of(told)),
                     reverses=told.get("reverses", ""),
                 )
             )

@@ -20,6 +20,7 @@ _SUPERVISOR = _TELLER | {
     "set_limit",
     "change_holder",
     "close",
+    "erase",
     "backdate",
     "import",
     "operate",

@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 from openpyxl.cell import WriteOnlyCell
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
-from ledger import csvs, history, store
+from ledger import csvs, history, privacy, store
 from ledger.activity import ActivityLine, activity_lines
 from ledger.codec import RecordedEvent
 from ledger.domain.money import format_amount
@@ -149,7 +149,7 @@ def _rows(statement: Statement) -> Iterator[tuple[object, ...]]:
             format_amount(line.balance, line.currency),
             line.currency,
             csvs.neutral(line.counterpart),
-            csvs.neutral(line.note),
+            csvs.neutral(privacy.reveal(line.note)),
             line.transaction_id,
             csvs.neutral(line.actor),
         )

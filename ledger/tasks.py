@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from ledger import approvals, import_jobs, store
+from ledger import approvals, import_jobs, privacy, store
 from ledger.domain.commands import ExpireHolds
 from ledger.handlers import envelope
 from ledger.service import bus
@@ -54,3 +54,9 @@ def resume_imports(**_: Any) -> None:
 def run_approved(**_: Any) -> int:
     """Send what was approved by somebody whose process ended before it could send it."""
     return approvals.resume()
+
+
+@shared_task(name="ledger.finish_erasures")
+def finish_erasures(**_: Any) -> int:
+    """Destroy the keys whose erasure is recorded."""
+    return privacy.finish_erasures()

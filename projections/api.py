@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ledger import access, codec, errors, store
+from ledger import access, codec, errors, privacy, store
 from ledger.api.renderers import rendered
 from ledger.api.schema import READ_PROBLEMS, AccountStateSerializer
 from ledger.api.serializers import account_as_json, canonical_uuid
@@ -119,7 +119,7 @@ class ActivityView(LedgerView):
                         "currency": line.currency,
                         "transaction_id": line.transaction_id,
                         "counterpart": line.counterpart,
-                        "note": line.note,
+                        "note": privacy.reveal(line.note),
                         "effective_at": line.effective_at,
                         "recorded_at": line.recorded_at,
                     }

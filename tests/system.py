@@ -53,6 +53,7 @@ class System:
             "LEDGER_SEAL_KEYS": str(folder / "seal.key"),
             "LEDGER_WITNESS": str(folder / "witness"),
             "LEDGER_PIN_WORKERS": "1",
+            "LEDGER_PRIVACY_KEYS": "a2V5IG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgbG9uZyE=",
             "LEDGER_LOGIN_RATE": "1000/m/ip",
             "CELERY_QUEUE": f"q{name}",
         }

@@ -14,7 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 import uuid_utils.compat as uuid7
 from rest_framework import serializers
 
-from ledger import codec
+from ledger import codec, privacy
 from ledger.domain import commands as c
 from ledger.domain.money import (
     check_currency,
@@ -316,6 +316,12 @@ class CloseSerializer(StrictSerializer):
     reason = TextField(length=500, required=False)
 
 
+class EraseSerializer(StrictSerializer):
+    """The legal basis or the request, without naming anybody: it is kept for ever."""
+
+    ground = TextField(length=200)
+
+
 class FlagField(_StrictField):
     """True or false."""
 
@@ -365,6 +371,7 @@ BODY: Mapping[str, type[StrictSerializer]] = {
     "SetOverdraftLimit": LimitSerializer,
     "ChangeHolder": HolderSerializer,
     "CloseAccount": CloseSerializer,
+    "EraseHolder": EraseSerializer,
 }
 """Command name to the shape of its body; ids that stand in the URL are not in the body."""
 
@@ -406,7 +413,7 @@ def account_as_json(account: Account, *, now: datetime) -> dict[str, Any]:
         "id": account.account_id,
         "version": account.version,
         "status": account.status,
-        "holder": account.holder,
+        "holder": privacy.reveal(account.holder),
         "owner": account.owner,
         "reference": account.reference,
         "currency": account.currency,
@@ -451,15 +458,19 @@ def outcome_as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def event_as_json(recorded: codec.RecordedEvent) -> dict[str, Any]:
-    """An event for the outside: the payload as stored, amounts in minor units."""
+def event_as_json(recorded: codec.RecordedEvent, *, is_revealed: bool = False) -> dict[str, Any]:
+    """An event for the outside, amounts in minor units; the payload as stored, its words perhaps sealed.
+
+    `is_revealed` shows the words to those who may read the account.
+    """
+    payload = codec.decode_json(recorded.payload)
     return {
         "position": recorded.position,
         "account_id": recorded.account_id,
         "version": recorded.version,
         "type": recorded.type,
         "schema_version": recorded.schema_version,
-        "payload": codec.decode_json(recorded.payload),
+        "payload": privacy.revealed(payload) if is_revealed else payload,
         "metadata": codec.decode_json(codec.encode(recorded.metadata)),
         "effective_at": codec.format_time(recorded.effective_at),
         "recorded_at": codec.format_time(recorded.recorded_at),

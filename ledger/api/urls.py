@@ -43,6 +43,7 @@ urlpatterns = [
     _command(f"{ACCOUNT}/overdraft-limit", "SetOverdraftLimit", "overdraft-limit"),
     _command(f"{ACCOUNT}/holder", "ChangeHolder", "holder"),
     _command(f"{ACCOUNT}/close", "CloseAccount", "close"),
+    _command(f"{ACCOUNT}/erasure", "EraseHolder", "erase"),
     path("batches", schema.batch_view.as_view(), name="api-batches"),
     path(f"{ACCOUNT}/events", schema.stream_view.as_view(), name="api-stream"),
     path(f"{ACCOUNT}/state", schema.state_view.as_view(), name="api-state"),

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from ledger import access, codec, errors, handlers, history, looks, roles, store, streams
+from ledger import access, codec, errors, handlers, history, looks, privacy, roles, store, streams
 from ledger.api import problems
 from ledger.api.renderers import JSONNegotiation, StreamNegotiation, rendered
 from ledger.api.serializers import (
@@ -386,6 +386,7 @@ BATCH_COMMANDS: Mapping[str, Sequence[str]] = {
     "SetOverdraftLimit": ("account_id",),
     "ChangeHolder": ("account_id",),
     "CloseAccount": ("account_id",),
+    "EraseHolder": ("account_id",),
 }
 """Command name to the ids that stand in the URL when it is sent on its own."""
 
@@ -428,7 +429,8 @@ class StreamView(LedgerView):
         if not events and after == 0:
             raise errors.NotFoundError(f"account {account_id} does not exist")
         last = events[limit - 1].version if len(events) > limit else None
-        return page(request, [event_as_json(event) for event in events], limit, "after", last)
+        items = [event_as_json(event, is_revealed=True) for event in events]
+        return page(request, items, limit, "after", last)
 
 
 class LogView(LedgerView):
@@ -639,12 +641,15 @@ class AccountsView(CommandView):
             roles.require(request.user, "read_own")
             rows = rows.filter(owner=request.user.get_username()).exclude(owner="")
         for name in names:
-            if name in params:
+            if name in params and name != "holder":
                 rows = rows.filter(**{name: params[name]})
+        if "holder" in params:
+            rows = access.held_by(rows, params["holder"])
         if "after" in params:
             rows = rows.filter(id__gt=canonical_uuid(params["after"], field="after"))
         limit = _limit(params)
         found = list(rows[: limit + 1])
+        privacy.keys.of(str(row.id) for row in found)
         now = store.clock()
         items = [account_as_json(history.trusted(head_of(row)), now=now) for row in found]
         last = found[limit - 1].id if len(found) > limit else None

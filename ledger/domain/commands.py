@@ -177,6 +177,17 @@ class CloseAccount(Command, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class EraseHolder(Command, frozen=True, kw_only=True):
+    """Erase the holder's personal data for good: only of a closed account, and once.
+
+    `ground` says on what legal basis or request, without naming anybody.
+    """
+
+    action = "erase"
+    account_id: str
+    ground: str
+
+
 COMMANDS: dict[str, type[Command]] = {
     cls.__name__: cls
     for cls in (
@@ -195,6 +206,7 @@ COMMANDS: dict[str, type[Command]] = {
         SetOverdraftLimit,
         ChangeHolder,
         CloseAccount,
+        EraseHolder,
     )
 }
 

@@ -94,6 +94,8 @@ def decide(command: c.Command, facts: Facts) -> list[Decided]:
             return _reverse(command, facts)
         case c.AdjustBalance():
             return _adjust(command, facts, effective_at)
+        case c.EraseHolder():
+            return [(command.account_id, _erase(command, facts), effective_at)]
         case _:
             return [(command.account_ids[0], _administer(command, facts), effective_at)]
 
@@ -465,6 +467,24 @@ def _close(account: Account, command: c.CloseAccount) -> e.AccountClosed:
             holds=open_holds,
         )
     return e.AccountClosed(reason=command.reason)
+
+
+def _erase(command: c.EraseHolder, facts: Facts) -> e.HolderErased:
+    account = facts.accounts[command.account_id]
+    if account.status in ("open", "frozen"):
+        raise errors.AccountNotClosed(
+            "the holder's data is needed while the account is open: close it first",
+            account_id=command.account_id,
+        )
+    if account.status == "closed" and not account.holder:
+        raise errors.AlreadyErased("the holder's data was erased before")
+    if account.status == "none":
+        raise errors.AccountNotFound(
+            f"account {command.account_id} does not exist",
+            field="account_id",
+            account_id=command.account_id,
+        )
+    return e.HolderErased(ground=command.ground)
 
 
 def apply(accounts: Mapping[str, Account], decided: Sequence[Decided]) -> dict[str, Account]:

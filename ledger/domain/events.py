@@ -260,6 +260,13 @@ class AccountClosed(Event, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class HolderErased(Event, frozen=True, kw_only=True):
+    """The holder's personal data was erased, on the `ground` given; the key to it is destroyed."""
+
+    kind = "erase"
+    ground: str
+
+
 EVENT_TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
@@ -279,6 +286,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         OverdraftLimitSet,
         HolderChanged,
         AccountClosed,
+        HolderErased,
     )
 }
 """Stored type name to payload class. A name is never reused or renamed."""

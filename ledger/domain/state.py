@@ -131,6 +131,8 @@ def evolve(state: Account, event: e.Event) -> Account:  # noqa: C901  (one case 
             return replace(state, version=version, holder=event.holder, owner=event.owner)
         case e.AccountClosed():
             return replace(state, version=version, status="closed")
+        case e.HolderErased():
+            return replace(state, version=version, holder="", owner="")
         case _:
             raise TypeError(f"evolve does not know {type(event).__name__}: add a case for it")
 

@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import path, reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from ledger import access, csvs, roles
+from ledger import access, csvs, privacy, roles
 from ledger.api.serializers import canonical_uuid, command_of
 from ledger.domain.currencies import EXPONENTS
 from ledger.domain.money import format_amount
@@ -52,10 +52,8 @@ def _found(asked: Mapping[str, str]) -> QuerySet[Account]:
     """Accounts by id; of a holder the beginning of the name counts, of everything else the whole."""
     rows = Account.objects.order_by("id")
     for name, text in asked.items():
-        if name == "holder":
-            rows = rows.extra(where=["lower(holder) LIKE %s"], params=[access.prefix_pattern(text)])
-        else:
-            rows = rows.filter(**{name: text})
+        is_holder = name == "holder"
+        rows = access.holder_begins(rows, text) if is_holder else rows.filter(**{name: text})
     return rows
 
 
@@ -73,6 +71,7 @@ def accounts(request: HttpRequest) -> HttpResponse:
     shown = list(rows[: PAGE_SIZE + 1])
     has_more = len(shown) > PAGE_SIZE
     shown = shown[:PAGE_SIZE]
+    privacy.keys.of(str(row.id) for row in shown)
     query = urlencode(asked)
     saved = SavedFilter.objects.filter(user_id=int(request.user.pk or 0))
     return render(
@@ -103,7 +102,10 @@ def _export(rows: QuerySet[Account]) -> HttpResponse:
     lines = (
         (
             row.id,
-            *(csvs.neutral(text) for text in (row.holder, row.reference, row.owner)),
+            *(
+                csvs.neutral(privacy.reveal(text))
+                for text in (row.holder, row.reference, row.owner)
+            ),
             row.currency,
             row.status,
             *(format_amount(n, row.currency) for n in (row.balance, row.held, row.available)),

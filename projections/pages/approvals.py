@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.urls import path
 from django.views.decorators.http import require_GET, require_http_methods
 
-from ledger import access, approvals
+from ledger import access, approvals, privacy
 from ledger.api.serializers import canonical_uuid
 from ledger.errors import LedgerError
 from ledger.models import Proposal
@@ -90,7 +90,7 @@ def _may(request: HttpRequest, command: Any) -> bool:
 
 
 def _told(found: Proposal) -> Mapping[str, str]:
-    shown = {**found.ids, **found.body}
+    shown = {**found.ids, **privacy.revealed(found.body)}
     shown.pop("account_id", None)
     return shown
 

@@ -93,6 +93,17 @@ class ReasonForm(CommandForm):
     reason = forms.CharField(max_length=500)
 
 
+class EraseForm(CommandForm):
+    """Erase the holder's personal data."""
+
+    ground = forms.CharField(
+        max_length=200,
+        label="On what ground",
+        help_text="A law or a request, such as “GDPR article 17, request 12”. It is kept for ever: "
+        "name nobody in it.",
+    )
+
+
 class AdjustForm(CommandForm):
     """Correct a balance."""
 

@@ -13,7 +13,17 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from ledger import access, approvals, handlers, import_jobs, imports, roles, statements, store
+from ledger import (
+    access,
+    approvals,
+    handlers,
+    import_jobs,
+    imports,
+    privacy,
+    roles,
+    statements,
+    store,
+)
 from ledger.api.problems import DOCUMENTED
 from ledger.api.serializers import (
     account_id_of,
@@ -46,6 +56,7 @@ ACTIONS: dict[str, tuple[str, str, type[forms.CommandForm]]] = {
     "freeze": ("FreezeAccount", "Freeze", forms.ReasonForm),
     "unfreeze": ("UnfreezeAccount", "Unfreeze", forms.ReasonForm),
     "close": ("CloseAccount", "Close", forms.ReasonForm),
+    "erase": ("EraseHolder", "Erase the holder's personal data", forms.EraseForm),
 }
 """What can be done on an account's page: URL word to command, title and form."""
 
@@ -100,12 +111,8 @@ def search(request: HttpRequest) -> HttpResponse:
     if text and Account.objects.filter(pk=account_id_of_reference(text)).exists():
         return redirect("account", account_id_of_reference(text))
     if text:
-        pattern = access.prefix_pattern(text)
-        found = list(
-            Account.objects.extra(where=["lower(holder) LIKE %s"], params=[pattern]).order_by(
-                "holder"
-            )[:LIST_MAX]
-        )
+        found = list(access.holder_begins(Account.objects.order_by("holder"), text)[:LIST_MAX])
+        privacy.keys.of(str(row.id) for row in found)
         found += [
             row for row in Account.objects.filter(reference=text)[:LIST_MAX] if row not in found
         ]
@@ -184,7 +191,7 @@ def _send(
             receiver = getattr(command, "to_account_id", "")
             refusal = access.hide_refusal(request.user, outcome.error, receiver)
     except ApprovalNeededError:
-        reason = str(body.get("reason") or body.get("memo") or "")
+        reason = str(body.get("reason") or body.get("memo") or body.get("ground") or "")
         return approvals.propose(
             request.user, name, body, ids, key=form.cleaned_data["key"], reason=reason
         )
@@ -300,7 +307,7 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         body = form.body()
         ids = {"account_id": account_id}
-        if name not in ("FreezeAccount", "UnfreezeAccount", "CloseAccount"):
+        if name not in ("FreezeAccount", "UnfreezeAccount", "CloseAccount", "EraseHolder"):
             body["currency"] = view.account.currency
         if name == "Transfer":
             ids = {}

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from django import template
 
+from ledger import privacy
 from ledger.domain.currencies import EXPONENTS
 from ledger.domain.money import format_amount
 
@@ -70,6 +71,12 @@ def short(value: object) -> str:
 def new_key() -> str:
     """A key that makes sending a form twice harmless."""
     return str(uuid4())
+
+
+@register.filter
+def reveal(text: str) -> str:
+    """Words as they were written, if they were sealed."""
+    return privacy.reveal(text)
 
 
 @register.filter
