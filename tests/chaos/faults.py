@@ -101,7 +101,8 @@ def pause_kafka(world: World, dice: random.Random) -> None:
 
 def delete_topic(world: World, _: random.Random) -> None:
     world.delivered_again = 0
-    for future in world.admin().delete_topics([world.system.env["LEDGER_TOPIC"]]).values():
+    admin = world.admin()  # it must live until its future has come
+    for future in admin.delete_topics([world.system.env["LEDGER_TOPIC"]]).values():
         future.result(20)
 
 

@@ -216,9 +216,10 @@ class TestErasing:
         answer = Api("auditor").get(f"accounts/{account}/evidence")
         assert answer.status_code == 200
         with zipfile.ZipFile(io.BytesIO(b"".join(answer))) as bundle:
-            text = b"\n".join(bundle.read(name) for name in bundle.namelist()).decode()
+            files = {name: bundle.read(name) for name in bundle.namelist()}
+            text = b"\n".join(files.values()).decode("latin-1")
         assert [word for word in WORDS if word in text] == []
-        assert text.count(privacy.ERASED) > 5, "its statement says so"
+        assert files["statement.csv"].decode().count(privacy.ERASED) > 5, "it says so"
 
     def test_only_closed_accounts_and_once(self, sealed: Any, send_own: Sender) -> None:
         def refusal(account: str) -> str:
