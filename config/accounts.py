@@ -57,7 +57,6 @@ urlpatterns = [
     path("logout", logout, name="account_logout"),
     path("account/signup", nowhere, name="account_signup"),
     path("account/inactive", nowhere, name="account_inactive"),
-    path("account/password-reset", nowhere, name="account_reset_password"),
     path("account/reauthenticate", reauthenticate, name="account_reauthenticate"),
     path("account/password", password_change, name="account_change_password"),
     path("account/", include("allauth.mfa.urls")),
