@@ -316,7 +316,12 @@ LOGGING = {
             "foreign_pre_chain": _LOG_FIELDS,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0),
+                structlog.dev.ConsoleRenderer(
+                    colors=False,
+                    pad_event_to=0,
+                    # Never the variables of a frame: secrets and whole batches are among them.
+                    exception_formatter=structlog.dev.plain_traceback,
+                ),
             ],
         },
         "json": {

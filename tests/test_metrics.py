@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -144,3 +145,18 @@ def _formatter(name: str) -> Any:
     formatters: Any = django_settings.LOGGING["formatters"]
     chosen = dict(formatters[name])
     return chosen.pop("()")(**chosen)
+
+
+@pytest.mark.parametrize("form", ["line", "json"])
+def test_a_traceback_shows_no_variables(form: str) -> None:
+    """They hold tokens, passwords, and whole batches of events."""
+    try:
+        secret = "hunter" + "2"
+        raise ValueError(len(secret))
+    except ValueError:
+        record = logging.getLogger("t").makeRecord(
+            "t", logging.ERROR, "f", 1, "failed", (), sys.exc_info()
+        )
+    text = _formatter(form).format(record)
+    assert "ValueError: 7" in text
+    assert "hunter2" not in text
