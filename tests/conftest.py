@@ -198,6 +198,12 @@ class Api:
         return account_id
 
 
+@pytest.fixture(autouse=True)
+def no_rates(settings: Any) -> None:
+    """As many requests as the tests like: their users are shared by all of them."""
+    settings.LEDGER_RATES = dict.fromkeys(settings.LEDGER_RATES, 0)
+
+
 @pytest.fixture
 def api(live_db: None, settings: Any) -> Api:
     """The API as a supervisor."""

@@ -55,6 +55,7 @@ class System:
             "LEDGER_PIN_WORKERS": "1",
             "LEDGER_PRIVACY_KEYS": "a2V5IG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgbG9uZyE=",
             "LEDGER_LOGIN_RATE": "1000/m/ip",
+            "LEDGER_RATES": "anonymous=0,customer=0,staff=0",
             "CELERY_QUEUE": f"q{name}",
         }
         self.commands = local.processes(self.port, sys.executable)

@@ -31,7 +31,6 @@ MODELS = [Event, Command, Account, Snapshot, Generation, Relay]
 @pytest.fixture
 def sign_in(live_db: None, settings: Any) -> In:
     settings.ALLOWED_HOSTS = ["*"]
-    settings.LEDGER_RATES = settings.LEDGER_RATES | {"staff": 0}
 
     def make(role: str) -> Client:
         client = Client()

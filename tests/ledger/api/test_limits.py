@@ -11,7 +11,9 @@ from tests.conftest import Api
 
 
 @pytest.fixture(autouse=True)
-def still(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Callable[[float], None]:
+def still(
+    no_rates: None, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> Callable[[float], None]:
     """Time stands still but for what the test lets pass; three requests a second for everybody."""
     now = [1000.0]
     monkeypatch.setattr(limits, "buckets", limits._Buckets())
