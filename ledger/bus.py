@@ -181,13 +181,7 @@ def _decide_and_append(units: Sequence[Unit]) -> tuple[Plan, store.Appended]:
     loaded = store.load(
         accounts=sorted({account for item in items for account in item.command.account_ids}),
         keys=[item.identity for item in items if not item.dry_run],
-        transactions=sorted(
-            {
-                transaction_id
-                for item in items
-                if (transaction_id := getattr(item.command, "transaction_id", None))
-            }
-        ),
+        transactions=sorted({undone for item in items if (undone := item.command.undoes)}),
     )
     plan = Plan(loaded)
     plan.run(units)

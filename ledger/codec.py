@@ -1,7 +1,7 @@
 """Events and states to bytes and back, and the hash of an event.
 
-Canonical form: RFC 8785 JSON. Payloads hold only strings, integers below 2**53, objects and nulls,
-all keys are ASCII, so sorted msgspec output is that form (a test compares it with an independent
+Canonical form: RFC 8785 JSON. Payloads hold only strings, integers below 2**53, booleans, objects
+and nulls, all keys are ASCII, so sorted msgspec output is that form (a test compares it with an independent
 RFC 8785 encoder).
 
 leaf_hash = SHA-256(0x00 | position | recorded_at in µs | digest), both numbers as 8 bytes big
@@ -27,6 +27,8 @@ from ledger.domain.state import Account
 from ledger.errors import StateIncompleteError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SCHEMAS = Path(__file__).parent / "schemas"
+"""One JSON Schema per event type and version that was ever released, e.g. ``HoldPlaced.v1.json``."""
 
 _canonical = msgspec.json.Encoder(order="sorted")
 _plain = msgspec.json.Encoder()

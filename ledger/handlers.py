@@ -243,10 +243,9 @@ class Plan:
 
     def _decide(self, item: Envelope, accounts: Mapping[str, Account]) -> list[Decided]:
         command = item.command
-        original: Original | None = None
+        original = self._original(command.undoes) if command.undoes else None
         wanted = command.account_ids
         if isinstance(command, c.ReverseTransaction):
-            original = self._original(command.transaction_id)
             wanted = tuple(leg[0] for leg in original.legs) if original else ()
         states = {account_id: self._account(account_id, accounts) for account_id in wanted}
         if item.expected_version is not None and wanted:

@@ -387,6 +387,17 @@ def events_of_amount(amounts: Sequence[int], *, among: int) -> list[RecordedEven
     )
 
 
+def corrections_of(transaction_id: str) -> list[tuple[str, str]]:
+    """What undid a transaction: (event type, transaction id), the oldest first."""
+    return _rows(
+        "SELECT type, payload ->> 'transaction_id' FROM ledger_event "
+        "WHERE (type = 'TransactionReversed' AND payload ->> 'reverses' = %s) "
+        "OR (type = 'BalanceAdjusted' AND payload ->> 'corrects' <> '' AND payload ->> 'corrects' = %s) "
+        "GROUP BY 1, 2 ORDER BY min(position)",
+        [transaction_id, transaction_id],
+    )
+
+
 def first_effective_after(account_id: str, moment: datetime) -> int | None:
     """The version of an account's first event that counts only after `moment`."""
     [[version]] = _rows(

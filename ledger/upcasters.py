@@ -56,3 +56,21 @@ def find_gaps(
         if event_type not in current or version >= current[event_type]
     ]
     return sorted(problems)
+
+
+@upcaster("BalanceAdjusted", 1)
+def _names_no_transaction(payload: Payload) -> Payload:
+    """Version 2 has `corrects`; until then an adjustment named no transaction."""
+    return {**payload, "corrects": ""}
+
+
+@upcaster("HoldCaptured", 1)
+def _keeps_the_rest(payload: Payload) -> Payload:
+    """Version 2 has `final`; until then a capture always left the rest held."""
+    return {**payload, "final": False}
+
+
+@upcaster("OverdraftLimitSet", 1)
+def _limit_has_one_name(payload: Payload) -> Payload:
+    """Version 2 says `overdraft_limit`, as AccountOpened and the state do."""
+    return {"overdraft_limit": payload["limit"]}

@@ -1,9 +1,12 @@
-"""Pure: what is on the Kafka topics, as an AsyncAPI 3.0 document, from the payload classes themselves."""
+"""What is on the Kafka topics, as an AsyncAPI 3.0 document: every version of every event.
 
+A topic is kept for ever, so a consumer that reads it from the start meets the old versions too.
+"""
+
+import json
 from typing import Any
 
-import msgspec
-
+from ledger.codec import SCHEMAS
 from ledger.domain.events import EVENT_TYPES, Event
 from projections import wire
 
@@ -14,7 +17,11 @@ _COUNT = {"type": "integer", "minimum": 1}
 
 def document(*, partitions: int) -> dict[str, Any]:
     """The document. It holds no address of a broker: that is the operator's to say."""
-    messages = {name: _message(name, cls) for name, cls in sorted(EVENT_TYPES.items())}
+    messages = {
+        f"{name}.v{version}": _message(name, cls, version)
+        for name, cls in sorted(EVENT_TYPES.items())
+        for version in range(1, cls.schema_version + 1)
+    }
     messages["Seal"] = {
         "name": "Seal",
         "title": "A signed tree head",
@@ -60,27 +67,29 @@ def _reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/messages/{name}"}
 
 
-def _message(name: str, cls: type[Event]) -> dict[str, Any]:
-    """A CloudEvent in structured JSON; versions before the newest are in ledger/schemas."""
+def _message(name: str, cls: type[Event], version: int) -> dict[str, Any]:
+    """A CloudEvent in structured JSON."""
     attributes = {
         "specversion": {"const": "1.0"},
         "id": {**_TEXT, "description": "The position."},
         "source": {"const": wire.SOURCE},
-        "type": {"const": f"ledger.{name}.v{cls.schema_version}"},
+        "type": {"const": f"ledger.{name}.v{version}"},
         "subject": {**_TEXT, "format": "uuid", "description": "The account."},
         "time": {**_TIME, "description": "When the ledger recorded it."},
         "datacontenttype": {"const": "application/json"},
         "version": {**_COUNT, "description": "1, 2, 3 ... within the account."},
         "position": {**_COUNT, "description": "1, 2, 3 ... over the whole log."},
-        "schemaversion": {"const": cls.schema_version},
+        "schemaversion": {"const": version},
         "effectiveat": {**_TIME, "description": "When it counts."},
         "leafhash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         **dict.fromkeys(("commandid", "actor", "correlationid", "causationid", "channel"), _TEXT),
-        "data": {**_inlined(cls), "description": "Amounts are integers of minor units."},
+        "data": {**_payload(name, version), "description": "Amounts are integers of minor units."},
     }
+    title = (cls.__doc__ or name).strip().splitlines()[0]
+    until = f" Written until version {version + 1}." if version < cls.schema_version else ""
     return {
-        "name": name,
-        "title": (cls.__doc__ or name).strip().splitlines()[0],
+        "name": f"{name}.v{version}",
+        "title": title + until,
         "contentType": wire.CONTENT_TYPE,
         "payload": {
             "type": "object",
@@ -91,8 +100,8 @@ def _message(name: str, cls: type[Event]) -> dict[str, Any]:
     }
 
 
-def _inlined(cls: type[Event]) -> dict[str, Any]:
-    """The JSON Schema of a payload without references to elsewhere."""
-    [schema], parts = msgspec.json.schema_components([cls], ref_template="{name}")
-    found: dict[str, Any] = parts.get(schema.get("$ref", ""), schema)
+def _payload(name: str, version: int) -> dict[str, Any]:
+    """The JSON Schema of a payload, as it was released, without references to elsewhere."""
+    text = (SCHEMAS / f"{name}.v{version}.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)["$defs"][name]
     return found

@@ -150,6 +150,16 @@ class AmountField(_StrictField):
         return parse[self.kind](value, currency, field=self.field_name or "amount")
 
 
+class FlagField(_StrictField):
+    """True or false."""
+
+    def check(self, value: Any) -> bool:
+        """Only JSON's own two words."""
+        if isinstance(value, bool):
+            return value
+        raise InvalidInputError("must be true or false", field="")
+
+
 class StrictSerializer(serializers.Serializer[Any]):
     """Refuses unknown fields and turns amounts into minor units. Its fields are strict ones.
 
@@ -261,10 +271,11 @@ class HoldSerializer(StrictSerializer):
 
 
 class CaptureSerializer(StrictSerializer):
-    """Take held money: all that is left, or `amount` (then `currency` too)."""
+    """Take held money: all that is left, or `amount` (then `currency` too); `final` frees the rest."""
 
     amount = AmountField(required=False)
     currency = CurrencyField(required=False)
+    final = FlagField(required=False)
     memo = TextField(length=500, required=False)
 
 
@@ -282,11 +293,12 @@ class ReverseSerializer(StrictSerializer):
 
 
 class AdjustSerializer(StrictSerializer):
-    """Correct a balance by a signed amount."""
+    """Correct a balance by a signed amount; `corrects` names the transaction that was wrong."""
 
     amount = AmountField(kind="signed")
     currency = CurrencyField()
     reason = TextField(length=500)
+    corrects = IdField(required=False)
     effective_at = TimeField(required=False)
 
 
@@ -320,16 +332,6 @@ class EraseSerializer(StrictSerializer):
     """The legal basis or the request, without naming anybody: it is kept for ever."""
 
     ground = TextField(length=200)
-
-
-class FlagField(_StrictField):
-    """True or false."""
-
-    def check(self, value: Any) -> bool:
-        """Only JSON's own two words."""
-        if isinstance(value, bool):
-            return value
-        raise InvalidInputError("must be true or false", field="")
 
 
 class CommandsField(_StrictField):

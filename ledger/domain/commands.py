@@ -21,6 +21,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         account_id: str = getattr(self, "account_id", "")
         return (account_id,) if account_id else ()
 
+    @property
+    def undoes(self) -> str:
+        """The transaction that the decision needs to know; empty for none."""
+        return ""
+
 
 class OpenAccount(Command, frozen=True, kw_only=True):
     """Open an account. ``owner`` is the user name of the customer who may see it."""
@@ -91,12 +96,16 @@ class PlaceHold(Command, frozen=True, kw_only=True):
 
 
 class CaptureHold(Command, frozen=True, kw_only=True):
-    """Take held money to the hold's counterpart: all that is left, or `amount`."""
+    """Take held money to the hold's counterpart: all that is left, or `amount`.
+
+    What then is left stays held, unless this capture is `final`.
+    """
 
     action = "hold"
     account_id: str
     hold_id: str
     amount: int | None = None
+    final: bool = False
     memo: str = ""
 
 
@@ -123,16 +132,30 @@ class ReverseTransaction(Command, frozen=True, kw_only=True):
     reason: str
     amount: int | None = None
 
+    @property
+    def undoes(self) -> str:
+        """The transaction to reverse."""
+        return self.transaction_id
+
 
 class AdjustBalance(Command, frozen=True, kw_only=True):
-    """Correct a balance by a signed amount against the outside counterpart `adjustment`."""
+    """Correct a balance by a signed amount against the outside counterpart `adjustment`.
+
+    `corrects` may name the transaction of this account that was wrong.
+    """
 
     action = "adjust"
     account_id: str
     amount: int
     currency: str
     reason: str
+    corrects: str = ""
     effective_at: datetime | None = None
+
+    @property
+    def undoes(self) -> str:
+        """The transaction that was wrong."""
+        return self.corrects
 
 
 class FreezeAccount(Command, frozen=True, kw_only=True):
@@ -214,4 +237,8 @@ COMMANDS: dict[str, type[Command]] = {
 def body_of(command: Command) -> dict[str, Any]:
     """The command as plain JSON values, without unset fields: stored and fingerprinted."""
     plain: dict[str, Any] = msgspec.to_builtins(command)
-    return {name: value for name, value in plain.items() if value is not None and value != ""}
+    return {
+        name: value
+        for name, value in plain.items()
+        if value is not None and value != "" and value is not False
+    }

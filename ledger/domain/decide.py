@@ -1,6 +1,6 @@
 """The business rules: what a command does to the accounts as they are, or why it may not.
 
-Pure: the accounts, the time and the reversed transaction come in as arguments. Rules are checked
+Pure: the accounts, the time and the transaction to undo come in as arguments. Rules are checked
 in the order in which they are written; the first that fails is the answer.
 
 Written rules:
@@ -26,7 +26,7 @@ from ledger.domain.state import Account, evolve
 
 
 class Original(msgspec.Struct, frozen=True, kw_only=True):
-    """A transaction that a reversal names: its legs, and the reversal it already has."""
+    """A transaction that a reversal or adjustment names: its legs, and the reversal it already has."""
 
     legs: Sequence[tuple[str, e.Event]]
     reversed_by: str = ""
@@ -311,6 +311,7 @@ def _hold(
                 amount=amount,
                 currency=account.currency,
                 counterpart=counterpart,
+                final=command.final,
                 memo=command.memo,
             )
             return [(account.account_id, captured, facts.now)]
@@ -409,6 +410,12 @@ def _adjust(command: c.AdjustBalance, facts: Facts, effective_at: datetime) -> l
     account = _existing(facts, command.account_id)
     _check_currency(account, command.currency)
     _check_amount(abs(command.amount))
+    legs = facts.original.legs if facts.original else ()
+    if command.corrects and account.account_id not in {account_id for account_id, _ in legs}:
+        raise errors.TransactionNotFound(
+            f"transaction {command.corrects} is none of account {account.account_id}",
+            field="corrects",
+        )
     expired: list[Decided] = []
     if command.amount < 0:
         expired = _take(account, -command.amount, facts.now)
@@ -419,6 +426,7 @@ def _adjust(command: c.AdjustBalance, facts: Facts, effective_at: datetime) -> l
         amount=command.amount,
         currency=command.currency,
         counterpart="adjustment",
+        corrects=command.corrects,
         reason=command.reason,
     )
     return [*expired, (command.account_id, adjusted, effective_at)]
@@ -454,7 +462,7 @@ def _set_limit(account: Account, limit: int) -> e.OverdraftLimitSet:
         raise errors.LimitInUse(
             f"{used} of the overdraft is in use: the limit cannot be lower", field="limit"
         )
-    return e.OverdraftLimitSet(limit=limit)
+    return e.OverdraftLimitSet(overdraft_limit=limit)
 
 
 def _close(account: Account, command: c.CloseAccount) -> e.AccountClosed:

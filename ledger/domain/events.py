@@ -144,14 +144,16 @@ class HoldPlaced(Event, frozen=True, kw_only=True):
 
 
 class HoldCaptured(Event, frozen=True, kw_only=True):
-    """Held money left to the hold's counterpart; what is `remaining` stays held."""
+    """Held money left to the hold's counterpart; the rest stays held, or is freed if it was `final`."""
 
+    schema_version = 2
     kind = "capture"
     transaction_id: str
     hold_id: str
     amount: int
     currency: str
     counterpart: str
+    final: bool
     memo: str = ""
 
     @property
@@ -204,13 +206,18 @@ class TransactionReversed(Event, frozen=True, kw_only=True):
 
 
 class BalanceAdjusted(Event, frozen=True, kw_only=True):
-    """A supervisor corrected the balance by a signed `amount`."""
+    """A supervisor corrected the balance by a signed `amount`.
 
+    `corrects` is the transaction that was wrong, empty when none was named.
+    """
+
+    schema_version = 2
     kind = "adjustment"
     transaction_id: str
     amount: int
     currency: str
     counterpart: str
+    corrects: str
     reason: str
 
     @property
@@ -239,10 +246,11 @@ class AccountUnfrozen(Event, frozen=True, kw_only=True):
 
 
 class OverdraftLimitSet(Event, frozen=True, kw_only=True):
-    """The balance may fall to minus `limit`."""
+    """The balance may fall to minus `overdraft_limit`."""
 
+    schema_version = 2
     kind = "limit"
-    limit: int
+    overdraft_limit: int
 
 
 class HolderChanged(Event, frozen=True, kw_only=True):

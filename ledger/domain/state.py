@@ -106,7 +106,7 @@ def evolve(state: Account, event: e.Event) -> Account:  # noqa: C901  (one case 
                 balance=state.balance + event.delta,
                 transactions=state.transactions + 1,
             )
-            left = replace(hold, amount=hold.amount - event.amount)
+            left = replace(hold, amount=0 if event.final else hold.amount - event.amount)
             return _with_hold(captured, event.hold_id, left)
         case e.HoldReleased() | e.HoldExpired():
             return _with_hold(replace(state, version=version), event.hold_id, None)
@@ -126,7 +126,7 @@ def evolve(state: Account, event: e.Event) -> Account:  # noqa: C901  (one case 
         case e.AccountUnfrozen():
             return replace(state, version=version, status="open")
         case e.OverdraftLimitSet():
-            return replace(state, version=version, overdraft_limit=event.limit)
+            return replace(state, version=version, overdraft_limit=event.overdraft_limit)
         case e.HolderChanged():
             return replace(state, version=version, holder=event.holder, owner=event.owner)
         case e.AccountClosed():

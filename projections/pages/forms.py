@@ -77,6 +77,17 @@ class HoldForm(CommandForm):
     memo = forms.CharField(max_length=500, required=False)
 
 
+class CaptureForm(CommandForm):
+    """Take held money."""
+
+    amount = forms.CharField(
+        required=False, widget=AmountWidget, help_text="Empty for all that is held."
+    )
+    final = forms.BooleanField(
+        required=False, label="This is the last capture: free what is left of the hold"
+    )
+
+
 class TransferForm(CommandForm):
     """Transfer to another account."""
 
@@ -112,6 +123,12 @@ class AdjustForm(CommandForm):
         help_text="With a minus to take money away.",
     )
     reason = forms.CharField(max_length=500)
+    corrects = forms.CharField(
+        max_length=36,
+        required=False,
+        label="Transaction that was wrong",
+        help_text="Its id, if there is one.",
+    )
 
 
 class LimitForm(CommandForm):

@@ -59,6 +59,11 @@ ACTIONS: dict[str, tuple[str, str, type[forms.CommandForm]]] = {
     "erase": ("EraseHolder", "Erase the holder's personal data", forms.EraseForm),
 }
 """What can be done on an account's page: URL word to command, title and form."""
+HOLD_ACTIONS: dict[str, tuple[str, type[forms.CommandForm]]] = {
+    "capture": ("CaptureHold", forms.CaptureForm),
+    "release": ("ReleaseHold", forms.CommandForm),
+}
+"""The same for what can be done with a hold."""
 
 
 @require_GET
@@ -326,19 +331,22 @@ def act(request: HttpRequest, account_id: str, action: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @page("hold")
 def act_on_hold(request: HttpRequest, account_id: str, hold_id: str, action: str) -> HttpResponse:
-    """Capture all of a hold, or release it; a page asks first."""
-    names = {"capture": "CaptureHold", "release": "ReleaseHold"}
-    if action not in names:
+    """Capture a hold, or release it; a page asks first."""
+    if action not in HOLD_ACTIONS:
         raise NotFoundError(f"there is no action {action}")
+    name, form_class = HOLD_ACTIONS[action]
     ids = {
         "account_id": canonical_uuid(account_id, field="account_id"),
         "hold_id": canonical_uuid(hold_id, field="hold_id"),
     }
     look(request, "account", ids["account_id"])
-    form = forms.CommandForm(request.POST or None)
+    form = form_class(request.POST or None)
     view = queries.account(ids["account_id"])
     if request.method == "POST" and form.is_valid():
-        outcome = _send(request, form, names[action], {}, ids)
+        body = form.body()
+        if "amount" in body:
+            body["currency"] = view.account.currency
+        outcome = _send(request, form, name, body, ids)
         if outcome is not None:
             return _done(request, outcome, ids["account_id"])
     title = f"{action.capitalize()} this hold"
@@ -384,6 +392,7 @@ def transaction(request: HttpRequest, command_id: str) -> HttpResponse:
             "command": row,
             "events": [(item, item.event) for item in events],
             "form": form,
+            "undone_by": store.corrections_of(command_id),
             "reversible": any(item.event.delta for item in events)
             and row.name != "ReverseTransaction",
         },

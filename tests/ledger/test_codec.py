@@ -8,9 +8,11 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from ledger import codec, store, upcasters
 from ledger.domain import commands as c
+from ledger.domain import events as e
 from ledger.domain.events import EVENT_TYPES
 from ledger.errors import StateIncompleteError
 from ledger.management.commands.makeschemas import find_changes
@@ -48,7 +50,7 @@ class TestTimes:
 
 class TestLeafHash:
     def test_follows_the_written_spec(self) -> None:
-        """The vector of docs/event-format.md, computed here with nothing but the standard library."""
+        """What ledger/codec.py says, computed here with nothing but the standard library."""
         document = (
             '{"account_id":"00000000-0000-4000-8000-000000000001","effective_at":'
             '"2026-01-02T03:04:05.000000Z","metadata":{"actor":"a"},"payload":{"amount":5,"memo":"é"},'
@@ -140,6 +142,44 @@ class TestGolden:
         problems = [problem for _, _, problem in find_changes(tmp_path)]
         assert problems
         assert all("raise the schema_version" in problem for problem in problems)
+
+    def test_old_samples_fit_the_schema_that_was_released_with_them(self) -> None:
+        for path in sorted(GOLDEN.glob("*.json")):
+            schema = json.loads((codec.SCHEMAS / path.name).read_bytes())
+            validator = Draft202012Validator(schema)
+            assert list(validator.iter_errors(json.loads(path.read_bytes()))) == [], path.name
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            (
+                "BalanceAdjusted",
+                e.BalanceAdjusted(
+                    transaction_id="01900000-0000-7000-8000-000000000001", amount=-5, currency="EUR",
+                    counterpart="adjustment", corrects="", reason="rounding",
+                ),
+            ),
+            (
+                "HoldCaptured",
+                e.HoldCaptured(
+                    transaction_id="01900000-0000-7000-8000-000000000001",
+                    hold_id="01900000-0000-7000-8000-00000000000b", amount=300, currency="EUR",
+                    counterpart="card", final=False,
+                ),
+            ),
+            ("OverdraftLimitSet", e.OverdraftLimitSet(overdraft_limit=5000)),
+        ],
+    )  # fmt: skip
+    def test_what_version_1_says_now(self, name: str, expected: e.Event) -> None:
+        assert codec.decode_event(name, 1, (GOLDEN / f"{name}.v1.json").read_bytes()) == expected
+
+    def test_a_released_schema_is_kept(self, tmp_path: Path) -> None:
+        lost = [path.name for path, wanted, _ in find_changes(tmp_path) if not wanted]
+        assert lost == [
+            "HoldCaptured.v1.json",
+            "BalanceAdjusted.v1.json",
+            "OverdraftLimitSet.v1.json",
+        ]
 
 
 class TestUpcasters:

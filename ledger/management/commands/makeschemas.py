@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 from django.core.management.base import BaseCommand, CommandParser
 
+from ledger.codec import SCHEMAS
 from ledger.domain.events import EVENT_TYPES, Event
-
-FOLDER = Path(__file__).resolve().parents[2] / "schemas"
 
 
 def schema_of(cls: type[Event]) -> str:
@@ -21,10 +20,14 @@ def schema_of(cls: type[Event]) -> str:
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
-def find_changes(folder: Path = FOLDER) -> list[tuple[Path, str, str]]:
+def find_changes(folder: Path = SCHEMAS) -> list[tuple[Path, str, str]]:
     """(file, wanted content, problem) for each schema file that is missing or differs."""
     changes = []
     for name, cls in EVENT_TYPES.items():
+        for version in range(1, cls.schema_version):
+            path = folder / f"{name}.v{version}.json"
+            if not path.exists():
+                changes.append((path, "", "is missing: a released schema is kept for ever"))
         path = folder / f"{name}.v{cls.schema_version}.json"
         wanted = schema_of(cls)
         if not path.exists():
@@ -49,7 +52,7 @@ class Command(BaseCommand):
         """Exit code 1 when a payload changed without a new version."""
         refused = False
         for path, wanted, problem in find_changes():
-            if options["check"] or path.exists():
+            if options["check"] or path.exists() or not wanted:
                 self.stderr.write(f"{path.name} {problem}")
                 refused = True
             else:

@@ -88,6 +88,39 @@ class TestCommands:
             api.post(f"{base}/deposits", {"amount": "1", "currency": "EUR"}), 422, "account_closed"
         )
 
+    def test_a_final_capture_and_an_adjustment_that_names_it(self, api: Api, api_as: As) -> None:
+        base, other = f"accounts/{api.open('50')}", api.open("50")
+        hold_id = api.post(f"{base}/holds", {"amount": "30.00", "currency": "EUR"}).json()[
+            "command_id"
+        ]
+        capture = {"amount": "10.00", "currency": "EUR", "final": "yes"}
+        assert_problem(
+            api.post(f"{base}/holds/{hold_id}/capture", capture), 400, "invalid_input", "final"
+        )
+        captured = api.post(f"{base}/holds/{hold_id}/capture", capture | {"final": True}).json()
+        account = captured["accounts"][0]
+        assert (account["balance"], account["held"], account["available"]) == (
+            "40.00",
+            "0.00",
+            "40.00",
+        )
+
+        program, wrong = api_as("service"), captured["command_id"]
+        correction = {"amount": "1.00", "currency": "EUR", "reason": "was 9", "corrects": wrong}
+        assert_problem(
+            program.post(f"accounts/{other}/adjustments", correction),
+            404, "transaction_not_found", "corrects",
+        )  # fmt: skip
+        adjusted = program.post(f"{base}/adjustments", correction)
+        assert adjusted.json()["accounts"][0]["balance"] == "41.00"
+        adjustment = adjusted.json()["command_id"]
+        undone = program.post("reversals", {"transaction_id": wrong, "reason": "all of it"})
+        assert store.corrections_of(wrong) == [
+            ("BalanceAdjusted", adjustment),
+            ("TransactionReversed", undone.json()["command_id"]),
+        ]
+        assert store.corrections_of(adjustment) == []
+
     @pytest.mark.parametrize(
         ("body", "field"),
         [

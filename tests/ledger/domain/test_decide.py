@@ -88,7 +88,7 @@ class TestWithdraw:
         assert refusal.facts["available"] == "50.00"
 
     def test_goes_down_to_the_overdraft_limit(self, scenario: Scenario) -> None:
-        scenario.given(OPENED, e.OverdraftLimitSet(limit=2000))
+        scenario.given(OPENED, e.OverdraftLimitSet(overdraft_limit=2000))
         scenario.when(withdraw(2000)).then_types("MoneyWithdrawn")
         scenario.when(withdraw(2001)).then_refused(errors.InsufficientFunds)
 
@@ -150,11 +150,28 @@ class TestHolds:
         )
         scenario.when(capture).then_types("HoldCaptured")
         captured = e.HoldCaptured(
-            transaction_id="t", hold_id=HOLD, amount=30, currency="EUR", counterpart="card"
+            transaction_id="t",
+            hold_id=HOLD,
+            amount=30,
+            currency="EUR",
+            counterpart="card",
+            final=False,
         )
         scenario.given(captured).when(capture).then_refused(errors.HoldExceeded)
         rest = scenario.accounts[A]
         assert (rest.balance, rest.held, rest.available) == (70, 20, 50)
+
+    def test_a_final_capture_frees_the_rest(self, scenario: Scenario) -> None:
+        scenario.given(OPENED, deposited(100), held(50))
+        command = c.CaptureHold(account_id=A, hold_id=HOLD, amount=30, final=True)
+        captured = e.HoldCaptured(
+            transaction_id=COMMAND_ID, hold_id=HOLD, amount=30, currency="EUR", counterpart="card",
+            final=True,
+        )  # fmt: skip
+        scenario.when(command).then(captured)
+        scenario.given(captured).when(command).then_refused(errors.HoldFinished)
+        rest = scenario.accounts[A]
+        assert (rest.balance, rest.held, rest.available, rest.holds) == (70, 0, 70, {})
 
     def test_a_released_hold_is_finished(self, scenario: Scenario) -> None:
         scenario.given(OPENED, deposited(100), held(50), e.HoldReleased(hold_id=HOLD, amount=50))
@@ -169,6 +186,27 @@ class TestHolds:
         scenario.later(seconds=1).when(capture).then_refused(errors.HoldFinished)
         assert scenario.accounts[A].available_at(scenario.now) == 100
         scenario.when(c.ExpireHolds(account_id=A)).then_types("HoldExpired")
+
+
+class TestAdjust:
+    def adjust(self, corrects: str = "") -> c.AdjustBalance:
+        return c.AdjustBalance(
+            account_id=A, amount=-5, currency="EUR", reason="typed wrong", corrects=corrects
+        )
+
+    def test_may_name_the_transaction_that_was_wrong(self, scenario: Scenario) -> None:
+        scenario.given(OPENED, deposited(100)).given_original((A, deposited(100)))
+        expected = e.BalanceAdjusted(
+            transaction_id=COMMAND_ID, amount=-5, currency="EUR", counterpart="adjustment",
+            corrects="t1", reason="typed wrong",
+        )  # fmt: skip
+        scenario.when(self.adjust("t1")).then(expected)
+
+    def test_names_none_of_another_account(self, scenario: Scenario) -> None:
+        scenario.given(OPENED, deposited(100))
+        scenario.when(self.adjust("t1")).then_refused(errors.TransactionNotFound)
+        scenario.given_original((B, deposited(100)))
+        scenario.when(self.adjust("t1")).then_refused(errors.TransactionNotFound)
 
 
 class TestReverse:
@@ -261,7 +299,7 @@ class TestLifecycle:
     def test_closes_at_zero_without_holds(self, scenario: Scenario) -> None:
         close = c.CloseAccount(account_id=A)
         Scenario().given(OPENED, deposited(1)).when(close).then_refused(errors.AccountNotEmpty)
-        limit = e.OverdraftLimitSet(limit=100)
+        limit = e.OverdraftLimitSet(overdraft_limit=100)
         Scenario().given(OPENED, limit, held(5)).when(close).then_refused(errors.AccountNotEmpty)
         scenario.given(OPENED).when(close).then_types("AccountClosed")
 
@@ -280,6 +318,6 @@ class TestLifecycle:
 
     def test_a_limit_in_use_cannot_be_taken_away(self, scenario: Scenario) -> None:
         spent = e.MoneyWithdrawn(transaction_id="t2", amount=80, currency="EUR", counterpart="cash")
-        scenario.given(OPENED, e.OverdraftLimitSet(limit=100), spent)
+        scenario.given(OPENED, e.OverdraftLimitSet(overdraft_limit=100), spent)
         limit = c.SetOverdraftLimit(account_id=A, limit=79, currency="EUR")
         scenario.when(limit).then_refused(errors.LimitInUse)

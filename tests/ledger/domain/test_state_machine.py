@@ -130,8 +130,8 @@ class LedgerMachine(RuleBasedStateMachine):
         allowed = self.moves(name) and amount <= self.free(name)
         self.run(command, allowed=allowed, effect=effect)
 
-    @rule(data=st.data(), amount=st.none() | amounts)
-    def capture(self, data: Any, amount: int | None) -> None:
+    @rule(data=st.data(), amount=st.none() | amounts, final=st.booleans())
+    def capture(self, data: Any, amount: int | None, *, final: bool) -> None:
         if not self.holds:
             return
         hold_id = data.draw(st.sampled_from(sorted(self.holds)))
@@ -143,10 +143,10 @@ class LedgerMachine(RuleBasedStateMachine):
             self.money[name] -= taken
             self.outside += taken
             del self.holds[hold_id]
-            if left > taken:
+            if left > taken and not final:
                 self.holds[hold_id] = (name, left - taken, until)
 
-        command = c.CaptureHold(account_id=name, hold_id=hold_id, amount=amount)
+        command = c.CaptureHold(account_id=name, hold_id=hold_id, amount=amount, final=final)
         allowed = self.moves(name) and in_time and taken <= left
         self.run(command, allowed=allowed, effect=effect)
 
