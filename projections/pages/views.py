@@ -392,6 +392,7 @@ def transaction(request: HttpRequest, command_id: str) -> HttpResponse:
             "command": row,
             "events": [(item, item.event) for item in events],
             "form": form,
+            "undoes": row.body.get("corrects") or row.body.get("transaction_id"),
             "undone_by": store.corrections_of(command_id),
             "reversible": any(item.event.delta for item in events)
             and row.name != "ReverseTransaction",

@@ -164,3 +164,30 @@ class TestSearch:
     @pytest.mark.parametrize("asked", ["", "%", "_", "\\", "0.00", "1" * 20 + ".0", "5 XXX", "'--"])
     def test_odd_words_are_answered(self, client: Client, asked: str) -> None:
         assert client.get("/search", {"q": asked}).status_code == 200
+
+
+class TestHolds:
+    def test_a_part_is_captured_for_good_and_the_correction_names_it(
+        self, client: Client, send: Sender, settings: Any
+    ) -> None:
+        settings.LEDGER_APPROVAL = {}
+        account = send.open(balance=5000)
+        hold = send(c.PlaceHold(account_id=account, amount=3000, currency="EUR")).command_id
+        url = f"/accounts/{account}/holds/{hold}/capture"
+        form = {"key": uuid4().hex, "amount": "99.00", "final": "on"}
+        assert "more than the 30.00 still held" in client.post(url, form).content.decode()
+        form = {"key": uuid4().hex, "amount": "10.00", "final": "on"}
+        assert client.post(url, form).status_code == 302
+        state, _ = history.current(account)
+        assert (state.balance, state.held) == (4000, 0)
+
+        captured = Command.objects.get(idempotency_key=f"page/{form['key']}").pk
+        form = {"key": uuid4().hex, "amount": "1.00", "reason": "was 9", "corrects": str(captured)}
+        assert client.post(f"/accounts/{account}/adjust", form).status_code == 302
+        adjusted = Command.objects.get(idempotency_key=f"page/{form['key']}").pk
+        assert f'class="undone-by" href="/transactions/{adjusted}"' in shown(
+            client, f"/transactions/{captured}"
+        )
+        assert f'id="undoes" href="/transactions/{captured}"' in shown(
+            client, f"/transactions/{adjusted}"
+        )
