@@ -104,6 +104,7 @@ class Child:
         log_dir: Path,
         env: dict[str, str] | None = None,
         user: str | None = None,
+        cwd: Path = ROOT,
         stop_signal: int = signal.SIGTERM,
     ) -> None:
         self.name = name
@@ -117,7 +118,7 @@ class Child:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
-                cwd="/" if user else ROOT,
+                cwd="/" if user else cwd,
                 env=env if env is not None else os.environ.copy(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

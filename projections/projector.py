@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 GENERATIONS_MISSING_PAUSE_SECONDS = 0.2
 OTHER_LOG_PAUSE_SECONDS = 5
-RETRY_LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 
 
 class StopFlag:
@@ -50,7 +50,7 @@ class Projector:
         self.feed: feeds.Feed | None = None
         self.pending: feeds.Batch | None = None
         self.known_progress: dict[str, int] = {}
-        self.retry_due = 0.0
+        self.look_due = 0.0
 
     def step(self) -> int:
         """Apply one batch; return how many events it had.
@@ -74,7 +74,7 @@ class Projector:
             self.feed = feeds.open_feed(progress, offsets, floor=floor)
             self.known_progress = progress
             self._retry_parked(targets)
-        self._retry_wanted(targets)
+        self._look(targets)
         batch = self.pending or self.feed.poll()
         self.pending = batch
         for generation in targets:
@@ -128,11 +128,12 @@ class Projector:
             for account_id in redis_store.parked(generation):
                 retry_parked(generation, account_id)
 
-    def _retry_wanted(self, targets: list[str]) -> None:
-        """What somebody asked for by a button."""
-        if time.monotonic() < self.retry_due:
+    def _look(self, targets: list[str]) -> None:
+        """Say that this code is at work, and do what somebody asked for by a button."""
+        if time.monotonic() < self.look_due:
             return
-        self.retry_due = time.monotonic() + RETRY_LOOK_SECONDS
+        self.look_due = time.monotonic() + LOOK_SECONDS
+        redis_store.say_code(rebuild.SCHEMA)
         for account_id in redis_store.take_retries():
             for generation in targets:
                 if account_id in redis_store.parked(generation):

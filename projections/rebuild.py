@@ -89,14 +89,18 @@ def ensure(*, reason: str) -> None:
     """Make sure that a live generation exists or is on its way. Safe to call at any time.
 
     Starts a build when none is there, when the live one was made by other code or has lost an
-    account; resumes one that lost its workers; gives one up that Redis no longer knows.
+    account; resumes one that lost its workers; gives one up that Redis no longer knows. While
+    projectors of that other code are still at work (a rolling deploy, either way), it waits: two
+    releases must not rebuild against each other.
     """
     with store.single_flight(store.Lock.REBUILD) as got:
         if not got:
             return
         live, building = redis_store.generations()
         row = Generation.objects.filter(status="building").first()
-        if row is not None and building != str(row.pk):
+        if row is not None and (building != str(row.pk) or _is_abandoned(row)):
+            if building == str(row.pk):
+                redis_store.give_up(building)
             Generation.objects.filter(pk=row.pk).update(status="failed", finished_at=Now())
             row = None
         if row is not None:
@@ -107,6 +111,8 @@ def ensure(*, reason: str) -> None:
         current = Generation.objects.filter(status="live").first()
         if live and current is not None and str(current.pk) == live:
             if current.schema != SCHEMA:
+                if redis_store.is_code_at_work(current.schema):
+                    return
                 reason = "the projections were made by other code"
             elif redis_store.is_suspect(live):
                 reason = "an account was lost from Redis"
@@ -115,11 +121,21 @@ def ensure(*, reason: str) -> None:
         dispatch(start(reason=reason, requested_by="system"))
 
 
+def _is_abandoned(building: Generation) -> bool:
+    """Whether only code that is no longer there could finish this build."""
+    return building.schema != SCHEMA and not redis_store.is_code_at_work(building.schema)
+
+
 def build_shard(
     generation_id: int, shard: int, *, progress: Callable[[int], None] | None = None
 ) -> None:
-    """Build one shard; the one that finishes last swaps the generations."""
-    generation = Generation.objects.filter(pk=generation_id, status="building").first()
+    """Build one shard; the one that finishes last swaps the generations.
+
+    A worker of other code than the build's leaves it alone: `ensure` hands it out again.
+    """
+    generation = Generation.objects.filter(
+        pk=generation_id, status="building", schema=SCHEMA
+    ).first()
     if generation is None or shard in generation.shards_done:
         return
     live, _ = redis_store.generations()

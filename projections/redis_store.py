@@ -12,6 +12,7 @@ the stored version is the one it was computed from: redelivery, zombies and race
     {prefix}:topic             Kafka's id of the topic that these offsets are of
     {prefix}:tip               position and leaf hash of an event applied lately: whose log it is
     {prefix}:{gen}:parked      hash: account -> why it cannot be projected
+    {prefix}:code:SCHEMA       there while a projector of that code is at work
     {prefix}:retry             set: parked accounts that somebody wants tried again
     {prefix}:{gen}:suspect     set when an account was lost from it, so totals may be wrong
     {prefix}:{gen}:{bNN}:a:ID  hash: v version, p position, s state
@@ -143,6 +144,12 @@ def go_live(generation: str) -> str:
     return _text(before)
 
 
+def give_up(building: str) -> None:
+    """Nobody writes to `building` any more; what it has is deleted."""
+    client().delete(_key("building"))
+    drop(building)
+
+
 def drop(generation: str) -> int:
     """Delete every key of a generation; returns how many."""
     dropped = 0
@@ -253,6 +260,19 @@ def say_seal_published(log_name: str, size: int) -> None:
         client().hset(_key("sealed", settings.LEDGER_SEALS_TOPIC), log_name, size)
     except RedisError as error:
         log.debug("Redis is away: %s", error)
+
+
+CODE_SECONDS = 15
+
+
+def say_code(schema: str) -> None:
+    """A projector of this code is at work; to be said again every few seconds."""
+    client().set(_key("code", schema), 1, ex=CODE_SECONDS)
+
+
+def is_code_at_work(schema: str) -> bool:
+    """Whether a projector of that code was at work within CODE_SECONDS."""
+    return bool(client().exists(_key("code", schema)))
 
 
 # -- accounts ------------------------------------------------------------------------------------

@@ -62,13 +62,14 @@ class System:
         index = self.commands["beat"].index("--schedule") + 1
         self.commands["beat"][index] = str(folder / "beat")
         self.children: dict[str, local.Child] = {}
+        self.code = ROOT
         self.seal_key = self.manage("seal_key", "test/ledger", str(folder / "seal.key")).strip()
 
     def start(self, *names: str) -> None:
         """Start processes, all of them by default."""
         for name in names or self.commands:
             self.children[name] = local.Child(
-                name, self.commands[name], log_dir=self.folder, env=self.env
+                name, self.commands[name], log_dir=self.folder, env=self.env, cwd=self.code
             )
 
     def kill(self, *names: str) -> None:

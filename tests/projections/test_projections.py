@@ -492,7 +492,7 @@ class TestParking:
 
 
 def retry(projector: Projector) -> None:
-    projector.retry_due = 0.0
+    projector.look_due = 0.0
     projector.step()
 
 
@@ -777,6 +777,33 @@ class TestRebuild:
         monkeypatch.setattr(rebuild, "SCHEMA", "other")
         rebuild.ensure(reason="x")
         assert redis_store.generations()[0] != old
+
+    def test_two_releases_never_rebuild_against_each_other(
+        self, world: Sender, new_projector: Projectors, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A rolling deploy: while projectors of the older code are at work, it keeps what it made."""
+        traffic(world, 20)
+        settle(new_projector())
+        old, _ = redis_store.generations()
+        half = rebuild.start(reason="by the older code", requested_by="x")
+        older = rebuild.SCHEMA
+        monkeypatch.setattr(rebuild, "SCHEMA", "newer")
+        for shard in range(half.shards_total):
+            rebuild.build_shard(half.pk, shard)
+        half.refresh_from_db()
+        assert half.shards_done == [], "nothing of it may be made by other code"
+        rebuild.ensure(reason="the older code is at work")
+        assert redis_store.generations() == (old, str(half.pk))
+
+        redis_store.client().delete(redis_store._key("code", older))  # its time has run out
+        rebuild.ensure(reason="it is gone")
+        half.refresh_from_db()
+        assert half.status == "failed"
+        live, building = redis_store.generations()
+        assert (live not in (old, str(half.pk)), building) == (True, "")
+        assert redis_store.parked(live) == {}
+        settle(new_projector())
+        assert_redis_equals_replay()
 
 
 class TestQueries:
