@@ -97,12 +97,7 @@ def ensure(*, reason: str) -> None:
         if not got:
             return
         live, building = redis_store.generations()
-        row = Generation.objects.filter(status="building").first()
-        if row is not None and (building != str(row.pk) or _is_abandoned(row)):
-            if building == str(row.pk):
-                redis_store.give_up(building)
-            Generation.objects.filter(pk=row.pk).update(status="failed", finished_at=Now())
-            row = None
+        row = _under_way(building)
         if row is not None:
             stale = Generation.objects.filter(pk=row.pk, heartbeat_at__lt=Now() - STALE_AFTER)
             if stale.update(heartbeat_at=Now()):
@@ -121,9 +116,17 @@ def ensure(*, reason: str) -> None:
         dispatch(start(reason=reason, requested_by="system"))
 
 
-def _is_abandoned(building: Generation) -> bool:
-    """Whether only code that is no longer there could finish this build."""
-    return building.schema != SCHEMA and not redis_store.is_code_at_work(building.schema)
+def _under_way(building: str) -> Generation | None:
+    """The build under way. One that Redis forgot, or whose code is gone, is given up."""
+    row = Generation.objects.filter(status="building").first()
+    if row is None:
+        return None
+    if building == str(row.pk):
+        if row.schema == SCHEMA or redis_store.is_code_at_work(row.schema):
+            return row
+        redis_store.give_up(building)
+    Generation.objects.filter(pk=row.pk).update(status="failed", finished_at=Now())
+    return None
 
 
 def build_shard(

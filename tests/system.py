@@ -1,5 +1,6 @@
 """The whole ledger as real processes, for the flow tests and the benchmarks."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -58,12 +59,28 @@ class System:
             "LEDGER_RATES": "anonymous=0,customer=0,staff=0",
             "CELERY_QUEUE": f"q{name}",
         }
-        self.commands = local.processes(self.port, sys.executable)
-        index = self.commands["beat"].index("--schedule") + 1
-        self.commands["beat"][index] = str(folder / "beat")
+        self.commands = self._commands()
         self.children: dict[str, local.Child] = {}
         self.code = ROOT
         self.seal_key = self.manage("seal_key", "test/ledger", str(folder / "seal.key")).strip()
+
+    def _commands(self) -> dict[str, list[str]]:
+        commands = local.processes(self.port, sys.executable)
+        index = commands["beat"].index("--schedule") + 1
+        commands["beat"][index] = str(self.folder / "beat")
+        return commands
+
+    def beside(self, code: Path, folder: Path) -> "System":
+        """The same system by other code, on a port of its own; not started."""
+        other = copy.copy(self)
+        other.folder, other.code, other.children = folder, code, {}
+        other.port = local.free_port()
+        other.url = f"http://127.0.0.1:{other.port}"
+        other.commands = other._commands()
+        other.env = self.env | {
+            "PYTHONPATH": self.env.get("PYTHONPATH", "").replace(str(ROOT), str(code), 1)
+        }
+        return other
 
     def start(self, *names: str) -> None:
         """Start processes, all of them by default."""
@@ -82,6 +99,12 @@ class System:
     def stop(self) -> None:
         """Stop everything."""
         self.kill(*list(self.children))
+
+    def end(self) -> None:
+        """Ask everything to end, as a deploy does."""
+        for child in self.children.values():
+            child.stop()
+        self.children.clear()
 
     def manage(self, *arguments: str) -> str:
         """Run a management command of this system."""

@@ -102,6 +102,7 @@ def settle(world: World) -> None:
         assert state["caught_up"], state
         assert state["relayed_position"] == state["log_position"], state
         assert not state["degraded"], state
+        assert not state["parked_accounts"], state
         with world.database() as database:
             building = database.execute(
                 "SELECT count(*) FROM projections_generation WHERE status = 'building'"

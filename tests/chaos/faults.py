@@ -5,8 +5,13 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from uuid import uuid4
 
+import requests
+
+from tests.chaos import older
 from tests.chaos.world import World
+from tests.system import System
 
 STEPS: dict[str, tuple[str, str, str]] = {
     "killed before a commit": ("ledger.store", "append", "before"),
@@ -145,6 +150,52 @@ def rubbish(world: World, dice: random.Random) -> None:
     producer.flush(20)
 
 
+def deploy(world: World, _: random.Random) -> None:
+    """Back to the release before this one and forward again, side by side with it both times.
+
+    The older code meets events that it does not know: it refuses their accounts, and parks them.
+    """
+    newer = world.system
+    folder = world.folder / "older"
+    if not folder.exists():
+        older.make(folder)
+    before = newer.beside(folder, world.folder / "older-log")
+    before.start()
+    world.wait_for_web(before)
+    world.urls = [newer.url, before.url]
+    refused = meets_what_it_does_not_know(world, before)
+    assert (refused.status_code, refused.json()["code"]) == (503, "state_incomplete"), refused.text
+    time.sleep(2)
+
+    world.urls = [before.url]
+    world.stopped |= set(newer.children)
+    newer.end()
+    # It has all to itself, and makes the projections its own.
+    world.wait(lambda: world.live_schema() != world.schema, "the older code to rebuild", 60)
+
+    newer.start()
+    world.stopped.clear()
+    world.wait_for_web(newer)
+    world.urls = [newer.url, before.url]
+    time.sleep(2)
+    world.urls = [newer.url]
+    before.end()
+    world.wait(lambda: world.live_schema() == world.schema, "the newer code to rebuild", 60)
+
+
+def meets_what_it_does_not_know(world: World, before: System) -> requests.Response:
+    """The older code's answer for an account that has an event of the newer code."""
+    account = world.load.accounts[0]
+    money = {"amount": "1.00", "currency": "EUR"}
+    path, key = f"accounts/{account}/adjustments", {"Idempotency-Key": f"deploy-{uuid4()}"}
+    told = world.api("POST", path, json={**money, "reason": "by the newer code"}, headers=key)
+    assert told.status_code == 201, told.text
+    key = {"Idempotency-Key": f"deploy-{uuid4()}"}
+    return world.api(
+        "POST", f"accounts/{account}/deposits", url=before.url, json=money, headers=key
+    )
+
+
 FAULTS: dict[str, Fault] = {
     "kill -9 of the web server": _kill("web"),
     "kill -9 of the worker": _kill("worker"),
@@ -165,5 +216,6 @@ FAULTS: dict[str, Fault] = {
     "Redis evicts at random": evict,
     "records delivered again, in another order": deliver_again,
     "strange records on the topic": rubbish,
+    "back to the older release and forward again": deploy,
     **{step: _at(step) for step in STEPS},
 }

@@ -41,7 +41,7 @@ class World:
         self.system = processes.System("ledger", folder / "ledger")
         self.system.env |= {
             "CHAOS_FOLDER": str(folder),
-            "PYTHONPATH": f"{Path(__file__).parent / 'inside'}:{Path(__file__).parents[2]}",
+            "PYTHONPATH": f"{processes.ROOT}:{processes.ROOT / 'tests' / 'chaos' / 'inside'}",
             "LEDGER_CHECK_PAUSE_SECONDS": "1",
         }
         self.system.manage("migrate", "--database", "owner")
@@ -50,16 +50,25 @@ class World:
         self.extra: dict[str, Any] = {}
         self.stopped: set[str] = set()
         self.delivered_again = 0
+        self.urls = [self.system.url]
         self.system.start()
-        self.wait(lambda: self.api("GET", "seal").status_code in (200, 404), "the web server")
+        self.wait_for_web(self.system)
+        self.wait(lambda: self.live_schema(), "the first build of projections")
+        self.schema = self.live_schema()
         self.load = Load(self)
 
     # -- processes -------------------------------------------------------------------------------
 
-    def api(self, method: str, path: str, **options: Any) -> requests.Response:
+    def wait_for_web(self, system: processes.System) -> None:
+        self.wait(
+            lambda: self.api("GET", "seal", url=system.url).status_code in (200, 404),
+            "the web server",
+        )
+
+    def api(self, method: str, path: str, url: str = "", **options: Any) -> requests.Response:
         return requests.request(
             method,
-            f"{self.system.url}/api/v1/{path}",
+            f"{url or self.system.url}/api/v1/{path}",
             headers={"Authorization": f"Bearer {self.token}", **options.pop("headers", {})},
             timeout=20,
             **options,
@@ -174,6 +183,14 @@ class World:
     def database(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.servers.env["LEDGER_SUPERUSER_URL"], autocommit=True)
 
+    def live_schema(self) -> str:
+        """Names the code that made the projections which readers see."""
+        with self.database() as database:
+            row = database.execute(
+                "SELECT schema FROM projections_generation WHERE status = 'live'"
+            ).fetchone()
+        return row[0] if row else ""
+
     def stop(self) -> None:
         self.load.stop()
         for child in self.extra.values():
@@ -229,7 +246,10 @@ class Load:
             self.sent.add(key)
         while not self._stop.is_set():
             try:
-                answer = self.world.api("POST", path, json=body, headers={"Idempotency-Key": key})
+                answer = self.world.api(
+                    "POST", path, url=random.choice(self.world.urls),
+                    json=body, headers={"Idempotency-Key": key},
+                )  # fmt: skip
             except requests.RequestException:
                 time.sleep(0.05)
                 continue
@@ -259,7 +279,7 @@ class Load:
             payer, payee = dice.sample(self.accounts, 2)
             cents = f"{dice.randint(1, 900) / 100:.2f}"
             money = {"amount": cents, "currency": "EUR"}
-            match dice.randrange(6):
+            match dice.randrange(8):
                 case 0:
                     self._send(f"accounts/{payer}/deposits", money, key)
                 case 1:
@@ -269,6 +289,11 @@ class Load:
                     if "command_id" in held:
                         path = f"accounts/{payer}/holds/{held['command_id']}/capture"
                         self._send(path, {}, f"{key}-capture")
+                case 3:
+                    limit = {"limit": f"{dice.randint(0, 50)}.00", "currency": "EUR"}
+                    self._send(f"accounts/{payer}/overdraft-limit", limit, key)
+                case 4:
+                    self._send(f"accounts/{payer}/adjustments", {**money, "reason": "chaos"}, key)
                 case _:
                     both = {"from_account_id": payer, "to_account_id": payee, **money}
                     self._send("transfers", both, key)
