@@ -122,7 +122,8 @@ def check(world: World) -> dict[str, int]:
             "SELECT idempotency_key, id::text, outcome FROM ledger_command WHERE sender LIKE 'user:%'"
         ).fetchall()
         events = database.execute(
-            "SELECT position, account_id::text, version FROM ledger_event ORDER BY position"
+            "SELECT position, account_id::text, version, recorded_at "
+            "FROM ledger_event ORDER BY position"
         ).fetchall()
     kept = {key: (command_id, outcome) for key, command_id, outcome in commands}
     lost = [
@@ -132,9 +133,11 @@ def check(world: World) -> dict[str, int]:
     ]
     assert lost == [], f"acknowledged, but not as recorded: {lost[:5]}"
     assert len(commands) == len(kept)
-    assert [position for position, _, _ in events] == list(range(1, len(events) + 1))
+    assert [position for position, *_ in events] == list(range(1, len(events) + 1))
+    times = [recorded_at for *_, recorded_at in events]
+    assert times == sorted(times), "recorded_at fell"
     versions: dict[str, list[int]] = defaultdict(list)
-    for _, account, version in events:
+    for _, account, version, _ in events:
         versions[account].append(version)
     assert all(seen == list(range(1, len(seen) + 1)) for seen in versions.values())
     doubled = check_topic(world, len(events), versions)

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import requests
@@ -14,6 +15,7 @@ from tests.chaos.world import World
 from tests.system import System
 
 STEPS: dict[str, tuple[str, str, str]] = {
+    "killed before a fold": ("projections.balances", "project", "before"),
     "killed before a commit": ("ledger.store", "append", "before"),
     "killed after a commit, before the answer": ("ledger.store", "append", "after"),
     "killed before producing": ("projections.kafka", "Publisher.publish", "before"),
@@ -181,6 +183,13 @@ def deploy(world: World, _: random.Random) -> None:
     world.urls = [newer.url]
     before.end()
     world.wait(lambda: world.live_schema() == world.schema, "the newer code to rebuild", 60)
+    with world.database() as database:
+        written = database.execute(
+            "SELECT type, array_agg(DISTINCT schema_version ORDER BY schema_version) "
+            "FROM ledger_event GROUP BY type HAVING max(schema_version) > 1"
+        ).fetchall()
+    changed = ("BalanceAdjusted", "HoldCaptured", "OverdraftLimitSet")
+    assert dict(written) == {name: [1, 2] for name in changed}
 
 
 def meets_what_it_does_not_know(world: World, before: System) -> requests.Response:
@@ -194,6 +203,64 @@ def meets_what_it_does_not_know(world: World, before: System) -> requests.Respon
     return world.api(
         "POST", f"accounts/{account}/deposits", url=before.url, json=money, headers=key
     )
+
+
+def poison(world: World, dice: random.Random) -> None:
+    """A bug in the fold that only one account meets, until a projector with mended code starts."""
+    account, other = dice.sample(world.load.accounts, 2)
+    marked = world.folder / "poison"
+    marked.with_suffix(".new").write_text(account)
+    marked.with_suffix(".new").rename(marked)
+
+    def is_alone() -> bool:
+        state = world.system.ready()
+        assert state["projected_position"] == state["log_position"], state
+        return bool(state["parked_accounts"] == 1)
+
+    world.load.pause()
+    money = {"amount": "1.00", "currency": "EUR"}
+    for item in (account, other):
+        world.load.send(f"accounts/{item}/deposits", money, f"poison-{uuid4()}")
+    world.wait(is_alone, "one account to be parked, and only that", 30)
+    world.load.resume()
+    time.sleep(dice.uniform(0.5, 2))
+    marked.unlink()
+    world.system.kill("projector")
+    world.system.start("projector")
+
+
+def clock_back(world: World, dice: random.Random) -> None:
+    """The machine's clock jumps back by up to a day, and some seconds later is put right again."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    assert library, "the clock is moved by libfaketime: install it (on Debian: libfaketime)"
+    clock = world.folder / "clock"
+    clock.write_text("+0")
+    faked = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    world.start_anew(faked)
+    time.sleep(3)
+    clock.write_text(f"-{dice.randint(60, 86_400)}")
+    time.sleep(3)
+    world.load.pause()
+    size = world.system.ready()["log_position"]
+
+    def goes_on() -> bool:
+        state = world.system.ready()
+        assert state["caught_up"], state
+        assert state["relayed_position"] == state["log_position"], state
+        sealed: int = world.api("GET", "seal").json()["size"]
+        return sealed >= size
+
+    world.wait(goes_on, "everything to go on with the clock set back", 60)
+    world.load.resume()
+    time.sleep(2)
+    clock.write_text("+0")
+    time.sleep(2)
+    world.start_anew({})
 
 
 FAULTS: dict[str, Fault] = {
@@ -216,6 +283,8 @@ FAULTS: dict[str, Fault] = {
     "Redis evicts at random": evict,
     "records delivered again, in another order": deliver_again,
     "strange records on the topic": rubbish,
+    "a poisoned event": poison,
+    "clock set back, and right again": clock_back,
     "back to the older release and forward again": deploy,
     **{step: _at(step) for step in STEPS},
 }

@@ -44,6 +44,7 @@ class World:
             "PYTHONPATH": f"{processes.ROOT}:{processes.ROOT / 'tests' / 'chaos' / 'inside'}",
             "LEDGER_CHECK_PAUSE_SECONDS": "1",
         }
+        self.plain_env = self.system.env
         self.system.manage("migrate", "--database", "owner")
         self.system.manage("demo", "--password", "correct horse battery", "--rows", "100")
         self.token = self.system.manage("create_token", "service").strip()
@@ -106,7 +107,18 @@ class World:
         os.killpg(child.process.pid, signal.SIGKILL)
         child.process.wait()
 
-    def start_server(self, name: str) -> None:
+    def start_anew(self, env: dict[str, str]) -> None:
+        """Kill PostgreSQL and every process of the ledger, and start them with `env` on top."""
+        self.stopped |= set(self.system.children)
+        self.system.stop()
+        self.kill_server("postgres")
+        self.start_server("postgres", os.environ | env)
+        self.system.env = self.plain_env | env
+        self.system.start()
+        self.stopped.clear()
+        self.wait_for_web(self.system)
+
+    def start_server(self, name: str, env: dict[str, str] | None = None) -> None:
         """Start a server again; one whose predecessor still lets go of its memory is tried again."""
         old = self.server(name)
         self.servers.children.remove(old)
@@ -116,8 +128,9 @@ class World:
             postgres = self.servers.postgres
             user = postgres.user if postgres and name == "postgres" else None
             child = local.Child(
-                name, command, log_dir=self.folder / "log", user=user, stop_signal=old.stop_signal
-            )
+                name, command, log_dir=self.folder / "log", user=user, env=env,
+                stop_signal=old.stop_signal,
+            )  # fmt: skip
             time.sleep(0.3)
             if child.process.poll() is None:
                 self.servers.children.append(child)
@@ -236,12 +249,12 @@ class Load:
 
     def _open(self, number: int) -> str:
         body = {"holder": f"Chaos {number}", "currency": "EUR"}
-        account: str = self._send("accounts", body, f"open-{number}")["accounts"][0]["id"]
+        account: str = self.send("accounts", body, f"open-{number}")["accounts"][0]["id"]
         amount = {"amount": f"{OPENING // 100}.00", "currency": "EUR"}
-        self._send(f"accounts/{account}/deposits", amount, f"fund-{number}")
+        self.send(f"accounts/{account}/deposits", amount, f"fund-{number}")
         return account
 
-    def _send(self, path: str, body: dict[str, Any], key: str) -> Any:
+    def send(self, path: str, body: dict[str, Any], key: str) -> Any:
         with self._lock:
             self.sent.add(key)
         while not self._stop.is_set():
@@ -281,22 +294,22 @@ class Load:
             money = {"amount": cents, "currency": "EUR"}
             match dice.randrange(8):
                 case 0:
-                    self._send(f"accounts/{payer}/deposits", money, key)
+                    self.send(f"accounts/{payer}/deposits", money, key)
                 case 1:
-                    self._send(f"accounts/{payer}/withdrawals", money, key)
+                    self.send(f"accounts/{payer}/withdrawals", money, key)
                 case 2:
-                    held = self._send(f"accounts/{payer}/holds", money, key)
+                    held = self.send(f"accounts/{payer}/holds", money, key)
                     if "command_id" in held:
                         path = f"accounts/{payer}/holds/{held['command_id']}/capture"
-                        self._send(path, {}, f"{key}-capture")
+                        self.send(path, {}, f"{key}-capture")
                 case 3:
                     limit = {"limit": f"{dice.randint(0, 50)}.00", "currency": "EUR"}
-                    self._send(f"accounts/{payer}/overdraft-limit", limit, key)
+                    self.send(f"accounts/{payer}/overdraft-limit", limit, key)
                 case 4:
-                    self._send(f"accounts/{payer}/adjustments", {**money, "reason": "chaos"}, key)
+                    self.send(f"accounts/{payer}/adjustments", {**money, "reason": "chaos"}, key)
                 case _:
                     both = {"from_account_id": payer, "to_account_id": payee, **money}
-                    self._send("transfers", both, key)
+                    self.send("transfers", both, key)
 
     def pause(self) -> None:
         """Wait until nothing is in flight."""

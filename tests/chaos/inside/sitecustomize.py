@@ -40,8 +40,19 @@ def reached(step: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def poisoned(arguments: tuple[Any, ...]) -> None:
+    """Fail as a fold with a bug does, for the account that the file ``poison`` names."""
+    try:
+        account = (FOLDER / "poison").read_text()
+    except OSError:
+        return
+    if arguments and getattr(arguments[0], "account_id", None) == account:
+        raise ValueError("poisoned by the chaos suite")
+
+
 def wrapped(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     def under_chaos(*args: Any, **kwargs: Any) -> Any:
+        poisoned(args)
         reached(f"{name}|before")
         found = function(*args, **kwargs)
         reached(f"{name}|after")
