@@ -154,6 +154,7 @@ CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_QUEUE", default="ledger")
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_keepalive": True}
 # A wake-up that cannot be sent is lost on purpose: beat sends the next one.
 CELERY_TASK_PUBLISH_RETRY = False
+CELERY_BEAT_SCHEDULER = "config.celery:SteadyScheduler"
 CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "projections.relay", "schedule": 2.0, "options": {"expires": 2.0}},
     "watch": {"task": "projections.watch", "schedule": 5.0, "options": {"expires": 5.0}},

@@ -20,7 +20,7 @@ from typing import Any
 
 from celery import current_app
 from django.db import IntegrityError
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from ledger import activity, codec, store
@@ -99,8 +99,10 @@ def ensure(*, reason: str) -> None:
         live, building = redis_store.generations()
         row = _under_way(building)
         if row is not None:
-            stale = Generation.objects.filter(pk=row.pk, heartbeat_at__lt=Now() - STALE_AFTER)
-            if stale.update(heartbeat_at=Now()):
+            is_stale = Q(heartbeat_at__lt=Now() - STALE_AFTER) | Q(
+                heartbeat_at__gt=Now() + STALE_AFTER  # the clock was set back
+            )
+            if Generation.objects.filter(is_stale, pk=row.pk).update(heartbeat_at=Now()):
                 dispatch(row)
             return
         current = Generation.objects.filter(status="live").first()

@@ -230,21 +230,20 @@ def poison(world: World, dice: random.Random) -> None:
 
 
 def clock_back(world: World, dice: random.Random) -> None:
-    """The machine's clock jumps back by up to a day, and some seconds later is put right again."""
+    """The clock of PostgreSQL, which is the ledger's, jumps back by up to a day, and is put right."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     assert library, "the clock is moved by libfaketime: install it (on Debian: libfaketime)"
     clock = world.folder / "clock"
     clock.write_text("+0")
-    faked = {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    world.start_anew(faked)
-    time.sleep(3)
-    clock.write_text(f"-{dice.randint(60, 86_400)}")
-    time.sleep(3)
+    world.kill_server("postgres")
+    moved = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    world.start_server("postgres", os.environ | moved | {"FAKETIME_CACHE_DURATION": "1"})
+    world.wait(lambda: world.now() > 0, "PostgreSQL")
+    time.sleep(2)
+    back = dice.randint(60, 86_400)
+    clock.write_text(f"-{back}")
+    world.wait(lambda: time.time() - world.now() > back - 1, "the clock to be set back")
+    time.sleep(2)
     world.load.pause()
     size = world.system.ready()["log_position"]
 
@@ -252,15 +251,16 @@ def clock_back(world: World, dice: random.Random) -> None:
         state = world.system.ready()
         assert state["caught_up"], state
         assert state["relayed_position"] == state["log_position"], state
-        sealed: int = world.api("GET", "seal").json()["size"]
-        return sealed >= size
+        return bool(world.api("GET", "seal").json()["size"] >= size)
 
     world.wait(goes_on, "everything to go on with the clock set back", 60)
     world.load.resume()
     time.sleep(2)
     clock.write_text("+0")
+    world.wait(lambda: abs(time.time() - world.now()) < 1, "the clock to be right again")
     time.sleep(2)
-    world.start_anew({})
+    world.kill_server("postgres")
+    world.start_server("postgres")
 
 
 FAULTS: dict[str, Fault] = {
@@ -284,7 +284,7 @@ FAULTS: dict[str, Fault] = {
     "records delivered again, in another order": deliver_again,
     "strange records on the topic": rubbish,
     "a poisoned event": poison,
-    "clock set back, and right again": clock_back,
+    "PostgreSQL's clock set back, and right again": clock_back,
     "back to the older release and forward again": deploy,
     **{step: _at(step) for step in STEPS},
 }

@@ -44,7 +44,6 @@ class World:
             "PYTHONPATH": f"{processes.ROOT}:{processes.ROOT / 'tests' / 'chaos' / 'inside'}",
             "LEDGER_CHECK_PAUSE_SECONDS": "1",
         }
-        self.plain_env = self.system.env
         self.system.manage("migrate", "--database", "owner")
         self.system.manage("demo", "--password", "correct horse battery", "--rows", "100")
         self.token = self.system.manage("create_token", "service").strip()
@@ -106,17 +105,6 @@ class World:
         child = self.server(name)
         os.killpg(child.process.pid, signal.SIGKILL)
         child.process.wait()
-
-    def start_anew(self, env: dict[str, str]) -> None:
-        """Kill PostgreSQL and every process of the ledger, and start them with `env` on top."""
-        self.stopped |= set(self.system.children)
-        self.system.stop()
-        self.kill_server("postgres")
-        self.start_server("postgres", os.environ | env)
-        self.system.env = self.plain_env | env
-        self.system.start()
-        self.stopped.clear()
-        self.wait_for_web(self.system)
 
     def start_server(self, name: str, env: dict[str, str] | None = None) -> None:
         """Start a server again; one whose predecessor still lets go of its memory is tried again."""
@@ -195,6 +183,16 @@ class World:
 
     def database(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.servers.env["LEDGER_SUPERUSER_URL"], autocommit=True)
+
+    def now(self) -> float:
+        """PostgreSQL's clock, in seconds since 1970."""
+        with self.database() as database:
+            row = database.execute(
+                "SELECT extract(epoch FROM clock_timestamp())::double precision"
+            ).fetchone()
+        assert row
+        seconds: float = row[0]
+        return seconds
 
     def live_schema(self) -> str:
         """Names the code that made the projections which readers see."""
