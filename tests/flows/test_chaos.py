@@ -1,4 +1,4 @@
-"""A short run of the chaos suite: real servers of its own, three faults, every promise checked."""
+"""A short run of the chaos suite: real servers of its own, a few faults, every promise checked."""
 
 import json
 import os
@@ -14,6 +14,7 @@ FAULTS = (
     "killed after a commit, before the answer",
     "kill -9 of PostgreSQL",
     "FLUSHALL",
+    "back to the older release and forward again",
 )
 
 
