@@ -626,6 +626,74 @@ def growth(options: Options) -> Iterator[Result]:
     )  # fmt: skip
 
 
+PAGES = (
+    "", "live", "accounts", "accounts?status=open&holder=Bench", "accounts?format=csv", "search?q=Bench",
+    "search?q=1.00+EUR", "search?q={command}", "operations", "approvals", "imports", "periods", "replays",
+    "webhooks", "ledger", "ledger?as_of=30+seconds+ago", "transactions/{command}", "accounts/{account}",
+    "accounts/{account}/live", "accounts/{account}/chart", "accounts/{account}/deposit",
+    "accounts/{account}/statement?since={day}", "accounts/{account}/reconcile",
+    "accounts/{account}/timeline", "accounts/{account}/timeline?version=2&compare=900",
+    "accounts/{account}/explain?expected=1000.00", "accounts/{account}/what-if?command=Withdraw&amount=1",
+    "accounts/{account}/known?effective_a={day}&known_a=1+minute+ago", "{reconciliation}",
+)  # fmt: skip
+STATEMENT_LINES = 200
+
+
+def pages(options: Options) -> Iterator[Result]:
+    """Every page of the back office on a million events: milliseconds, as a browser waits for it."""
+    for accounts in (ACCOUNTS, ACCOUNTS // 10):
+        each = options.events // accounts
+        with h.database("pages") as name:
+            h.fill(name, accounts, each)
+            with h.system(name) as running:
+                _live_generation(name, 0)
+                running.wait_caught_up()
+                found = _pages(running, h.account_id(5), options.rounds * 5)
+                verdict = h.check_log(name, running)
+        slowest = max(found, key=lambda path: median(found[path]))
+        yield Result(
+            f"slowest page, {accounts} accounts of {each:,} events", median(found[slowest]), "ms",
+            reach=300, at_most=True, runs=found[slowest],
+            notes={path: round(median(times), 1) for path, times in found.items()} | verdict,
+        )  # fmt: skip
+
+
+def _pages(running: Any, account: str, rounds: int) -> dict[str, list[float]]:
+    with requests.Session() as session:
+
+        def post(path: str, **options: Any) -> requests.Response:
+            session.get(f"{running.url}/{path}").raise_for_status()
+            data = options.pop("data", {}) | {"csrfmiddlewaretoken": session.cookies["csrftoken"]}
+            answer = session.post(f"{running.url}/{path}", data=data, **options)
+            answer.raise_for_status()
+            return answer
+
+        post("login", data={"login": "supervisor", "password": "correct horse battery"})
+        post("reason", data={"reason": "bench"})
+        lines = "".join(
+            f":61:2607010701C1,00NTRF{number}\n:86:benchmark\n" for number in range(STATEMENT_LINES)
+        )
+        text = f":20:B\n:25:B\n:28C:1\n:60F:C260701EUR0,00\n{lines}:62F:C260701EUR{STATEMENT_LINES},00\n"
+        compared = post(f"accounts/{account}/reconcile", files={"file": ("bench.sta", text)})
+        events = session.get(f"{running.url}/api/v1/accounts/{account}/events").json()["data"]
+        values = {
+            "account": account,
+            "command": events[1]["metadata"]["command_id"],
+            "day": events[1]["recorded_at"][:10],
+            "reconciliation": compared.url.removeprefix(f"{running.url}/"),
+        }
+        found: dict[str, list[float]] = {path: [] for path in PAGES}
+        for number in range(rounds + 1):
+            for path in PAGES:
+                start = time.perf_counter()
+                answer = session.get(f"{running.url}/{path.format_map(values)}")
+                spent = (time.perf_counter() - start) * 1000
+                assert answer.status_code == 200, (path, answer.status_code, answer.text[-400:])
+                if number:
+                    found[path].append(spent)
+    return found
+
+
 def soak(options: Options) -> Iterator[Result]:
     """An hour's commands of ten million a day, as fast as they go: memory must stay flat."""
     with h.database("soak") as name, h.system(name) as running:
@@ -678,5 +746,6 @@ BENCHES = {
     "rebuild": rebuild,
     "verify": verify,
     "growth": growth,
+    "pages": pages,
     "soak": soak,
 }

@@ -70,7 +70,7 @@ def read(content: bytes) -> list[BankStatement]:
     if not statements:
         raise InvalidInputError("holds no statement of an account", field="file")
     for number, statement in enumerate(statements, 1):
-        _check(statement, number)
+        check_sum(statement, number)
     return statements
 
 
@@ -83,7 +83,12 @@ def _reader(content: bytes) -> Any:
     return _mt940 if re.search(rb"^:20:", start, re.MULTILINE) else None
 
 
-def _check(statement: BankStatement, number: int) -> None:
+def check_sum(statement: BankStatement, number: int) -> None:
+    """Opening balance and entries make the closing balance, where both are stated.
+
+    Raises:
+        InvalidInputError: they do not; the detail says by how much.
+    """
     if statement.opening is None or statement.closing is None:
         return
     sum_of = sum(entry.amount for entry in statement.entries)
@@ -107,20 +112,22 @@ def _bad(where: str, problem: str) -> InvalidInputError:
     return InvalidInputError(f"{where}: {problem}", field="file")
 
 
-def _clean(text: str | None, longest: int) -> str:
-    """On one line, printable, at most `longest` characters."""
+def clean(text: str | None, longest: int) -> str:
+    """The text on one line, printable, at most `longest` characters."""
     shown = "".join(sign if sign.isprintable() else " " for sign in text or "")
     return " ".join(shown.split())[:longest]
 
 
-def _account(text: str | None, where: str) -> str:
+def account_of(text: str | None, where: str) -> str:
+    """The bank's number of an account."""
     account = "".join((text or "").split())
     if not account or not account.isprintable() or len(account) > ACCOUNT_MAX:
         raise _bad(where, f"the account must be 1 to {ACCOUNT_MAX} printable characters")
     return account
 
 
-def _currency(text: str | None, where: str) -> str:
+def currency_of(text: str | None, where: str) -> str:
+    """A currency that the ledger knows."""
     try:
         return check_currency((text or "").strip())
     except InvalidInputError as error:
@@ -134,7 +141,7 @@ def _amount(text: str | None, currency: str, where: str, *, zero: bool = False) 
         if not value.is_finite():
             raise InvalidOperation
     except InvalidOperation as error:
-        raise _bad(where, f'"{_clean(text, 24)}" is not an amount') from error
+        raise _bad(where, f'"{clean(text, 24)}" is not an amount') from error
     parse = parse_amount_or_zero if zero else parse_amount
     plain = format(value.normalize(), "f") if value else "0"
     try:
@@ -147,13 +154,13 @@ def _day(text: str | None, form: str, where: str) -> datetime:
     try:
         return datetime.strptime(text or "", form).replace(tzinfo=UTC)
     except ValueError as error:
-        raise _bad(where, f'"{_clean(text, 24)}" is not a date') from error
+        raise _bad(where, f'"{clean(text, 24)}" is not a date') from error
 
 
 # -- MT940 ---------------------------------------------------------------------------------------
 
 
-def _text(content: bytes) -> str:
+def text_of(content: bytes) -> str:
     """UTF-8, or else a character for a byte: figures and dates are ASCII in every encoding."""
     try:
         return content.decode("utf-8-sig")
@@ -162,7 +169,7 @@ def _text(content: bytes) -> str:
 
 
 def _mt940(content: bytes) -> Iterator[BankStatement]:
-    text = _text(content)
+    text = text_of(content)
     try:
         found = mt940.parse_statements(text)
     except Exception as error:
@@ -184,7 +191,7 @@ def _mt940_statement(
     opening = balances["opening"]
     if opening is None or balances["closing"] is None:
         raise _bad(where, "lacks its opening or closing balance (:60F:, :62F:)")
-    currency = _currency(opening.amount.currency, where)
+    currency = currency_of(opening.amount.currency, where)
     entries = []
     for number, transaction in enumerate(transactions, 1):
         at = f"{where}, entry {number}"
@@ -192,7 +199,7 @@ def _mt940_statement(
         # C credit, D debit; RC takes a credit back, RD a debit (SWIFT, field 61, subfield 3).
         sign = {"C": 1, "RD": 1, "D": -1, "RC": -1}.get(item["status"])
         if sign is None:
-            raise _bad(at, f'"{_clean(item["status"], 5)}" is neither credit nor debit')
+            raise _bad(at, f'"{clean(item["status"], 5)}" is neither credit nor debit')
         reference = item.get("bank_reference") or item.get("customer_reference")
         entries.append(
             Entry(
@@ -200,12 +207,12 @@ def _mt940_statement(
                 booked=_midnight(item.get("entry_date") or item["date"]),
                 value=_midnight(item["date"]),
                 amount=sign * _amount(str(abs(item["amount"].amount)), currency, at),
-                reference=_clean(reference, REFERENCE_MAX),
-                memo=_clean(item.get("transaction_details") or item.get("purpose"), MEMO_MAX),
+                reference=clean(reference, REFERENCE_MAX),
+                memo=clean(item.get("transaction_details") or item.get("purpose"), MEMO_MAX),
             )
         )
     return BankStatement(
-        account=_account(data.get("account_identification"), where),
+        account=account_of(data.get("account_identification"), where),
         currency=currency,
         opening=_mt940_balance(opening, currency, where),
         closing=_mt940_balance(balances["closing"], currency, where),
@@ -252,7 +259,7 @@ def _camt_statement(statement: Element, where: str) -> BankStatement:
     stated = account.findtext("Ccy") or next(
         (item.get("Ccy") for item in amounts if item is not None), None
     )
-    currency = _currency(stated, where)
+    currency = currency_of(stated, where)
     read_entries = [
         _camt_entry(entry, number, currency, f"{where}, entry {number}")
         for number, entry in enumerate(entries, 1)
@@ -264,7 +271,7 @@ def _camt_statement(statement: Element, where: str) -> BankStatement:
         else _camt_day(opening, "Dt", where)
     ]
     return BankStatement(
-        account=_account(account.findtext("Id/IBAN") or account.findtext("Id/Othr/Id"), where),
+        account=account_of(account.findtext("Id/IBAN") or account.findtext("Id/Othr/Id"), where),
         currency=currency,
         opening=None if opening is None else _camt_amount(opening, currency, where, zero=True),
         closing=None if closing is None else _camt_amount(closing, currency, where, zero=True),
@@ -287,8 +294,8 @@ def _camt_entry(entry: Element, number: int, currency: str, where: str) -> Entry
         booked=booked,
         value=_camt_day(entry, "ValDt", where) if entry.find("ValDt") is not None else booked,
         amount=_camt_amount(entry, currency, where),
-        reference=_clean(reference, REFERENCE_MAX),
-        memo=_clean(" ".join(texts), MEMO_MAX),
+        reference=clean(reference, REFERENCE_MAX),
+        memo=clean(" ".join(texts), MEMO_MAX),
     )
 
 
@@ -297,7 +304,7 @@ def _camt_amount(element: Element, currency: str, where: str, *, zero: bool = Fa
     if amount is None or sign not in ("CRDT", "DBIT"):
         raise _bad(where, "lacks its amount (Amt), or CRDT or DBIT (CdtDbtInd)")
     if amount.get("Ccy") != currency:
-        raise _bad(where, f"is in {_clean(amount.get('Ccy'), 5)}, and the account in {currency}")
+        raise _bad(where, f"is in {clean(amount.get('Ccy'), 5)}, and the account in {currency}")
     minor = _amount(amount.text, currency, where, zero=zero)
     return minor if sign == "CRDT" else -minor
 
@@ -348,13 +355,13 @@ def _ofx_text(content: bytes) -> str:
     """In the encoding that the header names; a wrong one garbles words, never figures."""
     if re.search(rb"CHARSET:\s*1252", content[:1024]):
         return content.decode("cp1252", "replace")
-    return _text(content)
+    return text_of(content)
 
 
 def _ofx_statement(
     fields: Mapping[str, str], transactions: Sequence[Mapping[str, str]], where: str
 ) -> BankStatement:
-    currency = _currency(fields.get("CURDEF"), where)
+    currency = currency_of(fields.get("CURDEF"), where)
     entries, seen = [], set()
     for number, item in enumerate(transactions, 1):
         at = f"{where}, entry {number}"
@@ -378,7 +385,7 @@ def _ofx_statement(
     if not days:
         raise _bad(where, "has no date")
     return BankStatement(
-        account=_account(account, where),
+        account=account_of(account, where),
         currency=currency,
         opening=None if closing is None else closing - sum(entry.amount for entry in entries),
         closing=closing,
@@ -398,8 +405,8 @@ def _ofx_entry(item: Mapping[str, str], number: int, currency: str, where: str) 
         booked=booked,
         value=_day(value, "%Y%m%d", where) if value else booked,
         amount=_ofx_amount(item.get("TRNAMT"), currency, where),
-        reference=_clean(item["FITID"], REFERENCE_MAX),
-        memo=_clean(" ".join(_distinct((item.get("NAME", ""), item.get("MEMO", "")))), MEMO_MAX),
+        reference=clean(item["FITID"], REFERENCE_MAX),
+        memo=clean(" ".join(_distinct((item.get("NAME", ""), item.get("MEMO", "")))), MEMO_MAX),
         is_unique=True,
     )
 
@@ -412,7 +419,7 @@ def _ofx_amount(text: str | None, currency: str, where: str, *, zero: bool = Fal
     """Signed; the decimal separator is a point or a comma (OFX 3.2.9.2)."""
     match = re.fullmatch(r"([+-]?)(\d+)(?:[.,](\d*))?", (text or "").strip(), re.ASCII)
     if match is None:
-        raise _bad(where, f'"{_clean(text, 24)}" is not an amount')
+        raise _bad(where, f'"{clean(text, 24)}" is not an amount')
     sign, whole, decimals = match.groups()
     minor = _amount(f"{whole}.{decimals or '0'}", currency, where, zero=zero)
     return -minor if sign == "-" else minor

@@ -4,6 +4,7 @@ Bank statements (MT940, CAMT.053, OFX) are read by `ledger.bank_files`; their ac
 the number in the file. The opening balance of an account's first statement is imported as a
 deposit from (or a withdrawal to) `opening`, once per source and account, so that later statements
 only add their entries. Entries keep the order of the file; each is effective on its value date.
+Banks' CSV files (`ledger.bank_csvs`) are statements too.
 
 Tables are CSV files or the first sheet of an XLSX workbook.
 
@@ -24,6 +25,7 @@ import csv
 import hashlib
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -32,7 +34,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import bank_files, history, store, workbooks
+from ledger import bank_csvs, bank_files, history, store, workbooks
 from ledger.api.serializers import account_id_of_reference
 from ledger.domain import commands as c
 from ledger.domain.decide import Facts, apply, decide
@@ -137,7 +139,18 @@ def read(content: bytes, options: Options) -> Parsed:
     """
     if bank_files.is_bank_file(content):
         return _of_statements(bank_files.read(content), options)
+    if not _is_own(content) and bank_csvs.is_bank_csv(content):
+        return _of_statements(bank_csvs.read(content, currency=options.currency), options)
     return parse(decode(content), options)
+
+
+def _is_own(content: bytes) -> bool:
+    """Whether the first line has a column that tables for imports have, and banks' files have not."""
+    try:
+        first = decode(content).partition("\n")[0].lower()
+    except InvalidInputError:
+        return False
+    return not {"trans_id", "account_id"}.isdisjoint(re.split(r'[,;\t"\s]+', first))
 
 
 def _of_statements(statements: Sequence[bank_files.BankStatement], options: Options) -> Parsed:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msgspec
 
-from ledger import access, bank_files, history, privacy, store
+from ledger import access, bank_csvs, bank_files, history, privacy, store
 from ledger.activity import note_of
 from ledger.api.serializers import command_of
 from ledger.bank_files import BankStatement, Entry
@@ -140,7 +140,11 @@ def start(user: Any, account_id: str, file_name: str, content: bytes) -> Reconci
         NotFoundError: no such account.
     """
     account, _ = history.current(account_id)
-    statements = bank_files.read(content)
+    if bank_files.is_bank_file(content):
+        statements = bank_files.read(content)
+    else:
+        number = account.reference or account_id
+        statements = bank_csvs.read(content, account=number, currency=account.currency)
     first, last = statements[0], statements[-1]
     for statement in statements:
         if statement.account != first.account:

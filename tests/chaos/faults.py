@@ -174,6 +174,7 @@ def deploy(world: World, _: random.Random) -> None:
     newer.end()
     # It has all to itself, and makes the projections its own.
     world.wait(lambda: world.live_schema() != world.schema, "the older code to rebuild", 60)
+    account = with_every_change(world, before)
 
     newer.start()
     world.stopped.clear()
@@ -183,13 +184,40 @@ def deploy(world: World, _: random.Random) -> None:
     world.urls = [newer.url]
     before.end()
     world.wait(lambda: world.live_schema() == world.schema, "the newer code to rebuild", 60)
+    with_every_change(world, newer, account)
     with world.database() as database:
         written = database.execute(
-            "SELECT type, array_agg(DISTINCT schema_version ORDER BY schema_version) "
-            "FROM ledger_event GROUP BY type HAVING max(schema_version) > 1"
+            "SELECT type, array_agg(schema_version ORDER BY version) FROM ledger_event "
+            "WHERE account_id = %s GROUP BY type HAVING count(*) = 2",
+            [account],
         ).fetchall()
     changed = ("BalanceAdjusted", "HoldCaptured", "OverdraftLimitSet")
-    assert dict(written) == {name: [1, 2] for name in changed}
+    assert {name: versions for name, versions in written if name in changed} == {
+        name: [1, 2] for name in changed
+    }, written
+
+
+def with_every_change(world: World, system: System, account: str = "") -> str:
+    """Through one release, an event of each type that the two write differently."""
+
+    def post(path: str, **body: str) -> str:
+        key = {"Idempotency-Key": f"deploy-{uuid4()}"}
+        told = world.api(
+            "POST", path, url=system.url, json={"currency": "EUR", **body}, headers=key
+        )
+        assert told.status_code == 201, told.text
+        answer = told.json()
+        return str(answer["command_id"] if account else answer["accounts"][0]["id"])
+
+    if not account:
+        account = post("accounts", holder="Deploy")
+        post(f"accounts/{account}/deposits", amount="10.00")
+    base = f"accounts/{account}"
+    post(f"{base}/overdraft-limit", limit="5.00")
+    post(f"{base}/adjustments", amount="1.00", reason="deploy")
+    hold = post(f"{base}/holds", amount="2.00")
+    post(f"{base}/holds/{hold}/capture", amount="1.00")
+    return account
 
 
 def meets_what_it_does_not_know(world: World, before: System) -> requests.Response:
