@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from audit.timeline import Asked
+from audit.timeline import Asked, whole
 from ledger import history, privacy, store
 from ledger.activity import note_of, other_side
 from ledger.codec import RecordedEvent
@@ -17,7 +17,7 @@ from ledger.history import StateAt
 from ledger.models import Command
 
 ENTRIES_MAX = 5_000
-"""The latest events that are searched: what is older has been agreed to long since."""
+"""Events that are searched at once, the latest first; most often what is older was agreed to long since."""
 LATER_MAX = 200
 REFUSALS_MAX = 200
 SETS_SHOWN = 10
@@ -41,7 +41,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer. `gap` is the ledger's balance less the expected one; `older` were not searched."""
+    """The answer. `gap` is the ledger's balance less the expected one; `older` and `newer` were not searched."""
 
     found: StateAt
     expected: int
@@ -49,6 +49,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     candidates: list[tuple[str, str, x.Candidate]]
     searched: int
     older: int
+    newer: int
 
     @property
     def correction(self) -> str:
@@ -67,8 +68,9 @@ def explain(account_id: str, asked: Asked) -> Explained:
     if _GROUPED.fullmatch(text):  # as the pages show it; a lone comma may be a decimal point
         text = text.replace(",", "")
     expected = parse_signed(text.replace("\u2212", "-"), account.currency, field="expected")
-    after = max(0, found.version - ENTRIES_MAX)
-    events = store.read_stream(account_id, after=after, until=found.version, limit=ENTRIES_MAX)
+    end = min(found.version, (whole(asked.given, "before") or found.version + 1) - 1)
+    after = max(0, end - ENTRIES_MAX)
+    events = store.read_stream(account_id, after=after, until=end, limit=ENTRIES_MAX)
     later = store.read_stream(account_id, after=found.version, limit=LATER_MAX)
     until = found.moment.effective_as_of
     if until is not None:
@@ -92,6 +94,7 @@ def explain(account_id: str, asked: Asked) -> Explained:
         ],
         searched=len(events),
         older=after,
+        newer=found.version - end,
     )
 
 

@@ -9,12 +9,12 @@ from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_http_methods
 
-from audit import replays, screens
+from audit import replays, screens, whole_changes
 from audit.models import Replay
 from audit.timeline import Asked
 from audit.timeline import whole as whole_number
 from ledger import access, csvs, history, looks, statements, store
-from ledger.api.problems import correlation_id
+from ledger.api.problems import correlation_id, status_of
 from ledger.api.serializers import canonical_uuid
 from ledger.errors import InvalidInputError, LedgerError
 from ledger.history import Moment
@@ -112,6 +112,28 @@ def whole(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_GET
+@page("read_log")
+def changes(request: HttpRequest) -> HttpResponse:
+    """What was recorded between two moments and counts within a period, over all accounts."""
+    look(request, "changes of a period", past=True)
+    zone = screens.zone_for(request)
+    asked = Asked(given=request.GET.dict(), zone=zone)
+    context: dict[str, Any] = {"asked": request.GET, "zone": zone.key}
+    try:
+        shown = whole_changes.changes(asked) if asked.get("known_a") else None
+    except LedgerError as error:
+        return render(
+            request, "audit/changes.html", {**context, "error": error}, status=status_of(error)
+        )
+    if shown is not None and asked.get("format") == "csv":
+        answer = HttpResponse(whole_changes.as_csv(shown), "text/csv; charset=utf-8")
+        name = f"changes-{shown.after}-{shown.until}.csv"
+        answer["Content-Disposition"] = f'attachment; filename="{name}"'
+        return answer
+    return render(request, "audit/changes.html", {**context, "shown": shown})
+
+
 @require_http_methods(["GET", "POST"])
 @page("read_log")
 def all_replays(request: HttpRequest) -> HttpResponse:
@@ -162,6 +184,7 @@ urlpatterns = [
     *(_route(name) for name in screens.SCREENS),
     path("accounts/<str:account_id>/statement", own_style(statement), name="account-statement"),
     path("ledger", whole, name="whole-ledger"),
+    path("ledger/changes", changes, name="ledger-changes"),
     path("replays", all_replays, name="replays"),
     path("replays/<int:number>", one_replay, name="replay"),
 ]

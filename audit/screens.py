@@ -39,7 +39,7 @@ SCREENS: Mapping[str, Screen] = {
     "explain": Screen(
         title="Explain this balance",
         template="audit/explain.html",
-        fields=("expected", "version", "as_of", "effective_as_of"),
+        fields=("expected", "version", "as_of", "effective_as_of", "before"),
         ask=explained.explain,
         needs="expected",
     ),

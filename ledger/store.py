@@ -17,6 +17,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from ledger import codec
 from ledger.codec import Metadata, RecordedEvent
 from ledger.domain.events import Event
+from ledger.domain.times import EARLIEST, LATEST
 from ledger.errors import StoreUnavailableError
 
 PAGE = 1000
@@ -538,8 +539,21 @@ def _added(one: Sums, other: Sums) -> Sums:
     return [(*key, *value) for key, value in sorted(found.items())]
 
 
-def sums_between(after: int, until: int) -> Sums:
-    """Sums over the events with ``after < position <= until``.
+def money_recorded_between(
+    after: int, until: int, counting: tuple[datetime, datetime], *, limit: int
+) -> list[RecordedEvent]:
+    """Events that moved money with ``after < position <= until``, counting within `counting`."""
+    return _read(
+        f"SELECT {_EVENT_COLUMNS} FROM ledger_event WHERE position > %s AND position <= %s "  # noqa: S608
+        "AND effective_at BETWEEN %s AND %s AND payload ? 'transaction_id' ORDER BY position LIMIT %s",
+        [after, until, *counting, limit],
+    )
+
+
+def sums_between(
+    after: int, until: int, counting: tuple[datetime, datetime] = (EARLIEST, LATEST)
+) -> Sums:
+    """Sums over the events with ``after < position <= until`` that count within `counting`.
 
     Returns rows of currency, event type, outside counterpart kind, count and sum of signed minor
     units, as the events say it, folded by the database and not by `evolve`.
@@ -562,9 +576,10 @@ def sums_between(after: int, until: int) -> Sums:
                     THEN -(payload ->> 'amount')::bigint ELSE (payload ->> 'amount')::bigint END)
             FROM ledger_event
             WHERE position > %s AND position <= %s AND payload ? 'transaction_id'
+                AND effective_at BETWEEN %s AND %s
             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
             """,
-            [after, until],
+            [after, until, *counting],
         )
         return [(row[0], row[1], row[2], int(row[3]), int(row[4])) for row in cursor.fetchall()]
 

@@ -141,7 +141,7 @@ class ImportForm(forms.Form):
     """Upload a file of transactions."""
 
     file = forms.FileField(
-        help_text="CSV or XLSX, or a bank’s MT940, CAMT.053, OFX or CSV, up to 20 MB."
+        help_text="CSV or XLSX, or a bank's MT940, CAMT.053, OFX or CSV, up to 20 MB."
     )
     source = forms.RegexField(
         r"^[a-z0-9][a-z0-9-]{0,20}$",
@@ -162,4 +162,6 @@ class ImportForm(forms.Form):
 class StatementForm(forms.Form):
     """Upload a bank's statement of one account."""
 
-    file = forms.FileField(label="Statement", help_text="MT940, CAMT.053, OFX or the bank’s CSV, up to 20 MB.")
+    file = forms.FileField(
+        label="Statement", help_text="MT940, CAMT.053, OFX or the bank's CSV, up to 20 MB."
+    )

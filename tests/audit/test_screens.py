@@ -12,7 +12,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from audit import screens
+from audit import explained, screens
 from ledger import codec, store
 from ledger.domain import commands as c
 from ledger.models import Access
@@ -70,6 +70,19 @@ class TestExplain:
         _, page = self.ask(role, url, account, "?expected=-999,159.00")
         assert "Refused" in page
         assert "insufficient_funds" in page
+
+    def test_what_is_older_than_the_events_searched_is_a_link_away(
+        self, account: str, role: str, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(explained, "ENTRIES_MAX", 2)
+        client, address = signed_in(role), url.format(account, "explain")
+        first = client.get(f"{address}?expected=-160.00")
+        assert "event 2: deposit" not in text_of(first)
+        link = re.search(r'id="older" href="([^"]*)"', first.content.decode())
+        assert link is not None
+        older = text_of(client.get(address + html.unescape(link[1])))
+        assert "event 2: deposit +1,000.00" in older
+        assert "2 events searched, before the latest 2." in older
 
     def test_as_expected(self, account: str, role: str, url: str) -> None:
         _, page = self.ask(role, url, account, "?expected=840")

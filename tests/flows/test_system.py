@@ -238,6 +238,7 @@ class TestTheWalk:
             f"/transactions/{command}", "/imports", "/problems/insufficient_funds", "/nothing",
             "/approvals", "/ledger", "/periods", "/reason", f"/accounts/{account}/statement",
             "/accounts", "/accounts?status=open&holder=t", "/accounts?status=frozen", "/operations", "/replays",
+            "/webhooks", "/ledger/changes", "/ledger/changes?effective_b=now&known_a=1+hour+ago",
             f"/accounts/{account}/reconcile", "/search?q=5.00+EUR",
         ]  # fmt: skip
         for path in paths:
