@@ -70,7 +70,9 @@ DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "
 HEADER_WITHIN = 30
 """The titles stand among so many first lines."""
 ROWS_MAX = 100_000
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]{10,30}\b")
+_IBAN = re.compile(r"\b([A-Z]{2}\d{2}[A-Z0-9]{10,30})\b")
+_ACCOUNT = re.compile(r"account number\s*:\s*(\w+)", re.IGNORECASE)
+_UNIT = re.compile(r":\s*([A-Z]{3})\b")
 _PLAIN_AMOUNT = re.compile(r"-?\d+[.,]\d{2}", re.ASCII)
 
 
@@ -106,8 +108,8 @@ def read(content: bytes, *, account: str = "", currency: str = "") -> list[BankS
     table = _table(content)
     if table is None:
         raise InvalidInputError(
-            "is no MT940, CAMT.053 or OFX file, and no line names columns: a date (such as Date, Buchungstag) and an amount (such as "
-            "Amount, Betrag, or Debit and Credit) are needed",
+            "is no MT940, CAMT.053 or OFX file, and no line names columns: a date (such as Date, "
+            "Buchungstag) and an amount (such as Amount, Betrag, or Debit and Credit) are needed",
             field="file",
         )
     booked = [row for row in table.rows if not _is_pending(row)]
@@ -235,15 +237,10 @@ def _stated(lines: Sequence[Sequence[str]]) -> dict[str, str]:
             if start.startswith(words):
                 found[name] = next(cell for cell in reversed(cells) if cell)
         joined = " ".join(cells)
-        if iban := _IBAN.search(joined):
-            found.setdefault("account", iban[0])
-        for pattern, name in (
-            (r"account number\s*:\s*([A-Z0-9]+)", "account"),
-            (r":\s*([A-Z]{3})\b", "currency"),
-        ):
-            match = re.search(pattern, joined, re.IGNORECASE if name == "account" else 0)
-            if match and (name == "account" or match[1] in EXPONENTS):
-                found.setdefault(name, match[1])
+        if account := _IBAN.search(joined) or _ACCOUNT.search(joined):
+            found.setdefault("account", account[1])
+        if (unit := _UNIT.search(joined)) and unit[1] in EXPONENTS:
+            found.setdefault("currency", unit[1])
     return found
 
 
