@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
@@ -631,7 +632,7 @@ PAGES = (
     "search?q=1.00+EUR", "search?q={command}", "operations", "approvals", "imports", "periods", "replays",
     "webhooks", "ledger", "ledger?as_of=30+seconds+ago", "transactions/{command}", "accounts/{account}",
     "accounts/{account}/live", "accounts/{account}/chart", "accounts/{account}/deposit",
-    "accounts/{account}/statement?since={day}", "accounts/{account}/reconcile",
+    "accounts/{account}/statement?since={since}", "accounts/{account}/reconcile",
     "accounts/{account}/timeline", "accounts/{account}/timeline?version=2&compare=900",
     "accounts/{account}/explain?expected=1000.00", "accounts/{account}/what-if?command=Withdraw&amount=1",
     "accounts/{account}/known?effective_a={day}&known_a=1+minute+ago", "{reconciliation}",
@@ -676,8 +677,13 @@ def _pages(running: Any, account: str, rounds: int) -> dict[str, list[float]]:
         text = f":20:B\n:25:B\n:28C:1\n:60F:C260701EUR0,00\n{lines}:62F:C260701EUR{STATEMENT_LINES},00\n"
         compared = post(f"accounts/{account}/reconcile", files={"file": ("bench.sta", text)})
         events = session.get(f"{running.url}/api/v1/accounts/{account}/events").json()["data"]
+        last = session.get(f"{running.url}/api/v1/accounts/{account}").json()["version"]
+        of_account = (
+            f"{running.url}/api/v1/accounts/{account}/events?after={last - STATEMENT_LINES}"
+        )
         values = {
             "account": account,
+            "since": quote(session.get(of_account).json()["data"][0]["recorded_at"]),
             "command": events[1]["metadata"]["command_id"],
             "day": events[1]["recorded_at"][:10],
             "reconciliation": compared.url.removeprefix(f"{running.url}/"),
