@@ -635,7 +635,7 @@ PAGES = (
     "accounts/{account}/statement?since={since}", "accounts/{account}/reconcile",
     "accounts/{account}/timeline", "accounts/{account}/timeline?version=2&compare=900",
     "accounts/{account}/explain?expected=1000.00", "accounts/{account}/what-if?command=Withdraw&amount=1",
-    "accounts/{account}/known?effective_a={day}&known_a=1+minute+ago", "{reconciliation}",
+    "accounts/{account}/known?effective_a={since}&known_a=1+minute+ago", "{reconciliation}",
 )  # fmt: skip
 STATEMENT_LINES = 200
 
@@ -685,7 +685,6 @@ def _pages(running: Any, account: str, rounds: int) -> dict[str, list[float]]:
             "account": account,
             "since": quote(session.get(of_account).json()["data"][0]["recorded_at"]),
             "command": events[1]["metadata"]["command_id"],
-            "day": events[1]["recorded_at"][:10],
             "reconciliation": compared.url.removeprefix(f"{running.url}/"),
         }
         found: dict[str, list[float]] = {path: [] for path in PAGES}
