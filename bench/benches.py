@@ -633,7 +633,7 @@ PAGES = (
     "webhooks", "ledger", "ledger?as_of=30+seconds+ago", "ledger/changes?effective_b=now&known_a=10+minutes+ago", "transactions/{command}", "accounts/{account}",
     "accounts/{account}/live", "accounts/{account}/chart", "accounts/{account}/deposit",
     "accounts/{account}/statement?since={since}", "accounts/{account}/reconcile",
-    "accounts/{account}/timeline", "accounts/{account}/timeline?version=2&compare=900",
+    "accounts/{account}/timeline", "accounts/{account}/timeline?version=2&compare=40",
     "accounts/{account}/explain?expected=1000.00", "accounts/{account}/what-if?command=Withdraw&amount=1",
     "accounts/{account}/known?effective_a={since}&known_a=1+minute+ago", "{reconciliation}",
 )  # fmt: skip
@@ -679,7 +679,7 @@ def _pages(running: Any, account: str, rounds: int) -> dict[str, list[float]]:
         events = session.get(f"{running.url}/api/v1/accounts/{account}/events").json()["data"]
         last = session.get(f"{running.url}/api/v1/accounts/{account}").json()["version"]
         of_account = (
-            f"{running.url}/api/v1/accounts/{account}/events?after={last - STATEMENT_LINES}"
+            f"{running.url}/api/v1/accounts/{account}/events?after={max(0, last - STATEMENT_LINES)}"
         )
         values = {
             "account": account,
