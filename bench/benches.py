@@ -630,7 +630,7 @@ def growth(options: Options) -> Iterator[Result]:
 PAGES = (
     "", "live", "accounts", "accounts?status=open&holder=Bench", "accounts?format=csv", "search?q=Bench",
     "search?q=1.00+EUR", "search?q={command}", "operations", "approvals", "imports", "periods", "replays",
-    "webhooks", "ledger", "ledger?as_of=30+seconds+ago", "ledger/changes?effective_b=now&known_a=10+minutes+ago", "transactions/{command}", "accounts/{account}",
+    "webhooks", "ledger", "ledger?as_of=30+seconds+ago", "ledger/changes?effective_b={since}&known_a=10+minutes+ago", "transactions/{command}", "accounts/{account}",
     "accounts/{account}/live", "accounts/{account}/chart", "accounts/{account}/deposit",
     "accounts/{account}/statement?since={since}", "accounts/{account}/reconcile",
     "accounts/{account}/timeline", "accounts/{account}/timeline?version=2&compare=40",
