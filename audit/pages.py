@@ -116,7 +116,7 @@ def whole(request: HttpRequest) -> HttpResponse:
 @page("read_log")
 def changes(request: HttpRequest) -> HttpResponse:
     """What was recorded between two moments and counts within a period, over all accounts."""
-    look(request, "changes of a period", past=True)
+    look(request, "changes of a period", past=bool(request.GET.get("known_a")))
     zone = screens.zone_for(request)
     asked = Asked(given=request.GET.dict(), zone=zone)
     context: dict[str, Any] = {"asked": request.GET, "zone": zone.key}
