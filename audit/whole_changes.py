@@ -72,13 +72,15 @@ def changes(asked: Asked) -> Changes:
     first = counts_after + timedelta(microseconds=1) if counts_after else EARLIEST
     counting = (first, counts_through)
     limit = EXPORTED_MAX if asked.get("format") == "csv" else SHOWN_MAX
+    sums = store.sums_between(after, until, counting)
+    found = store.money_recorded_between(after, until, counting, limit=limit) if sums else []
     return Changes(
         known=(known_a, known_b),
         counting=(counts_after, counts_through),
         after=after,
         until=until,
-        sums=store.sums_between(after, until, counting),
-        lines=_lines(store.money_recorded_between(after, until, counting, limit=limit)),
+        sums=sums,
+        lines=_lines(found),
     )
 
 
